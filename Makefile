@@ -1,0 +1,39 @@
+# make run    the digits road on the embedded corpus, ending with the path of its report page
+# make test   everything that CI checks
+# make lab    the notebooks in JupyterLab
+# make book   run every notebook, slow cells too, and keep the outputs
+# make readme README.md from nbs/index.ipynb
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+OUT ?= runs/digits
+
+.PHONY: run test lab book readme
+.DELETE_ON_ERROR:
+
+run: $(READY)
+	$(BIN)/specgen run --corpus digits --preset small --out $(OUT)
+
+# Two notebooks at a time with one thread each: torch processes that share cores with more threads slow one another down many times over.
+test: $(READY)
+	$(BIN)/ruff check specgen tests benchmarks setup.py
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --timing
+	OMP_NUM_THREADS=2 MPLBACKEND=agg $(BIN)/python -m pytest -q tests
+
+lab: $(READY)
+	$(BIN)/jupyter lab nbs
+
+book: $(READY)
+	for notebook in nbs/[0-9]*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook || exit 1; done
+	$(BIN)/nbdev_clean
+
+readme: $(READY)
+	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+
+$(READY): settings.ini setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "specgen needs Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,dev]'
+	@touch $@
