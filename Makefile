@@ -30,7 +30,8 @@ book: $(READY)
 	$(BIN)/nbdev_clean
 
 readme: $(READY)
-	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README --NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
+	sed -i '/^#| /d' README.md
 
 $(READY): settings.ini setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "specgen needs Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
