@@ -6,7 +6,7 @@
 __all__ = ['PALETTE', 'STYLE', 'subplots', 'to_png', 'hertz_ticks', 'show_specs', 'show_waveform', 'player', 'players',
            'read_history', 'smooth', 'plot_history', 'confusion_matrix', 'plot_confusion', 'latent_scatter']
 
-# %% ../nbs/01_plot.ipynb #14478c49
+# %% ../nbs/01_plot.ipynb #2125d3c9
 import csv
 import html
 import io
@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .audio import SpecgenError
 
-# %% ../nbs/01_plot.ipynb #d062a080
+# %% ../nbs/01_plot.ipynb #5ca1f684
 PALETTE = ["#332288", "#CC6677", "#44AA99", "#999933", "#88CCEE", "#882255", "#117733", "#DDCC77", "#AA4499", "#777777"]
 
 STYLE = {
@@ -57,22 +57,25 @@ def to_png(
     fig.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
 
-# %% ../nbs/01_plot.ipynb #2e456293
+# %% ../nbs/01_plot.ipynb #bebdb83b
 def hertz_ticks(
     frequencies,  # hertz of every row, increasing
     n: int = 5,  # about so many ticks
 ) -> tuple[np.ndarray, list[str]]:  # positions in rows, labels in hertz
     "Round numbers of hertz and the (fractional) rows at which they lie, on a linear or a mel axis."
     f = np.asarray(frequencies, dtype=float)
+    rows = np.flatnonzero(f >= np.maximum.accumulate(f))  # an empty mel band has no frequency: its row says 0
+    f = f[rows]
     if np.allclose(np.diff(f), f[1] - f[0], rtol=1e-3):
         hertz = MaxNLocator(n - 1).tick_values(f[0], f[-1])
     else:
         picked = f[np.linspace(0, len(f) - 1, n).round().astype(int)]
-        hertz = np.unique([float(f"{x:.1g}") for x in picked])
+        unit = 10.0 ** np.floor(np.log10(np.maximum(picked, 1)))
+        hertz = np.unique(np.r_[np.ceil(picked[0] / unit[0]), np.round(picked[1:-1] / unit[1:-1]), np.floor(picked[-1] / unit[-1])] * unit)
     hertz = hertz[(hertz >= f[0]) & (hertz <= f[-1])]
-    return np.interp(hertz, f, np.arange(len(f))), [f"{x:g}" for x in hertz]
+    return np.interp(hertz, f, rows), [f"{x:g}" for x in hertz]
 
-# %% ../nbs/01_plot.ipynb #6f666b3a
+# %% ../nbs/01_plot.ipynb #633034d1
 def _panels(specs) -> list[np.ndarray]:
     "A spectrogram, a batch or a list of them as a list of (freq, time) arrays."
     if torch.is_tensor(specs) or isinstance(specs, np.ndarray):
@@ -95,6 +98,7 @@ def _draw_spec(ax, spec, representation, **image) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 
+@mpl.rc_context(STYLE)
 def show_specs(
     specs,  # (freq, time), a batch (N, freq, time), or a list of (freq, time) of any sizes
     *,
@@ -128,7 +132,8 @@ def show_specs(
             ax.set_ylabel("bins" if representation is None else "hertz")
     return fig
 
-# %% ../nbs/01_plot.ipynb #bca91ae9
+# %% ../nbs/01_plot.ipynb #f51693fc
+@mpl.rc_context(STYLE)
 def show_waveform(
     waveform,  # (samples,)
     sample_rate: int,  # hertz
@@ -167,7 +172,7 @@ def players(
     titles = [""] * len(waveforms) if titles is None else [str(title) for title in titles]
     return HTML("\n".join(player(w, sample_rate, title).data for w, title in zip(waveforms, titles, strict=True)))
 
-# %% ../nbs/01_plot.ipynb #7bca747c
+# %% ../nbs/01_plot.ipynb #5578b0ab
 def read_history(
     history,  # list of dicts, an object with `.rows`, or the path of a history.csv
 ) -> list[dict[str, float]]:  # one dict for each row; empty cells are left out
@@ -193,6 +198,7 @@ def smooth(
     return np.array(out)
 
 
+@mpl.rc_context(STYLE)
 def plot_history(
     history,  # list of dicts, an object with `.rows`, or the path of a history.csv: step, loss, val_...
     ax=None,  # axes to draw on; a new figure without
@@ -212,14 +218,16 @@ def plot_history(
     ax.set(xlabel="step", ylabel="loss", yscale="log" if log else "linear")
     others = [key for key in curves if key.startswith("val_") and key != "val_loss"]
     right = ax.twinx() if others else None
+    if right:
+        right.set_ylabel("validation")
+        right.spines.right.set_visible(True)
     for i, key in enumerate(others):
         right.plot(*curves[key].T, ".--", color=PALETTE[2 + i % 8], linewidth=1, label=key.removeprefix("val_").replace("_", " "))
-        right.set_ylabel("validation")
     handles = [h for a in (ax, right) if a for h in a.get_legend_handles_labels()[0]]
-    ax.legend(handles=handles, loc="best")
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=max(len(handles), 1))
     return ax.figure
 
-# %% ../nbs/01_plot.ipynb #16e4fc2f
+# %% ../nbs/01_plot.ipynb #08caba30
 def confusion_matrix(
     labels: torch.Tensor,  # (N,) true classes
     predictions: torch.Tensor,  # (N,) predicted classes
@@ -230,6 +238,7 @@ def confusion_matrix(
     return torch.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
+@mpl.rc_context(STYLE)
 def plot_confusion(
     matrix,  # (n, n) counts: row true, column predicted
     classes,  # n names
@@ -252,7 +261,8 @@ def plot_confusion(
     ax.set(xlabel="predicted", ylabel="true")
     return ax.figure
 
-# %% ../nbs/01_plot.ipynb #1b06bfc4
+# %% ../nbs/01_plot.ipynb #3b171ac1
+@mpl.rc_context(STYLE)
 def latent_scatter(
     latents,  # (N, ...) any shape, flattened
     labels,  # (N,) classes
