@@ -6,7 +6,7 @@
 __all__ = ['BINS', 'SHIFT', 'TEMPO', 'KINDS', 'shift', 'up_forward', 'down_back', 'change_tempo', 'faster', 'slower', 'Augmented',
            'augment']
 
-# %% ../nbs/07_augmentation.ipynb #569c96e3
+# %% ../nbs/07_augmentation.ipynb #98069940
 from typing import NamedTuple
 
 import torch
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from .audio import SpecgenError
 
-# %% ../nbs/07_augmentation.ipynb #8ed62492
+# %% ../nbs/07_augmentation.ipynb #35f4bf98
 BINS, SHIFT, TEMPO = 1, 1, 2  # rows up or down, columns forward or back, columns faster or slower
 
-# %% ../nbs/07_augmentation.ipynb #eae35590
+# %% ../nbs/07_augmentation.ipynb #17fa8851
 def shift(
     pictures: torch.Tensor,  # (..., time, freq)
     frames: int,  # columns later; negative = earlier
@@ -28,7 +28,7 @@ def shift(
     time, freq = (time - frames).clamp(0, len(time) - 1), (freq - bins).clamp(0, len(freq) - 1)
     return pictures[..., time[:, None], freq]
 
-# %% ../nbs/07_augmentation.ipynb #95b56348
+# %% ../nbs/07_augmentation.ipynb #0e01fe33
 def up_forward(
     pictures: torch.Tensor,  # (N, 24, 256)
 ) -> torch.Tensor:  # (N, 24, 256)
@@ -42,7 +42,7 @@ def down_back(
     "One row down, one column earlier."
     return shift(pictures, -SHIFT, -BINS)
 
-# %% ../nbs/07_augmentation.ipynb #516aec5c
+# %% ../nbs/07_augmentation.ipynb #b3e4322d
 def change_tempo(
     pictures: torch.Tensor,  # (N, time, freq)
     frames: int,  # columns the whole word shall take
@@ -65,7 +65,7 @@ def slower(
     "Two columns longer."
     return change_tempo(pictures, pictures.shape[1] + TEMPO)
 
-# %% ../nbs/07_augmentation.ipynb #e2815005
+# %% ../nbs/07_augmentation.ipynb #fd09d41d
 KINDS = {"original": lambda pictures: pictures, "up_forward": up_forward, "down_back": down_back, "faster": faster, "slower": slower}
 
 

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'N_FRAMES', 'MAX_STRETCH', 'PEAK', 'TRIM_DB', 'SILENCE', '
            'DigitSet', 'below', 'first_rows', 'judge_durations', 'judge_losses', 'both_parts', 'fit_corpus',
            'require_labels', 'describe_filtering', 'finished', 'check_settings', 'filter_corpus', 'standardise']
 
-# %% ../nbs/06_filtering.ipynb #f34d00c5
+# %% ../nbs/06_filtering.ipynb #d07f8db1
 import csv
 import json
 from collections import Counter
@@ -27,17 +27,17 @@ from .classifier import fit_classifier, predict
 from .corpora import Corpus, split
 from .training import main_process, wait_for_everyone
 
-# %% ../nbs/06_filtering.ipynb #21c76602
+# %% ../nbs/06_filtering.ipynb #84711457
 PRESETS = {
     "quick": dict(folds=2, classifier="quick", drop=0.10),  # seconds
-    "small": dict(folds=3, classifier="quick", drop=0.10),  # some 2,700 clips: half a minute on two cores
+    "small": dict(folds=2, classifier="small", drop=0.10),  # some 2,500 clips: well below half a minute on two cores
     "paper": dict(folds=5, classifier="small", drop=0.26),  # 27,000 clips become 20,000: a GPU
 }
 N_FRAMES = 24  # columns of a picture
 MAX_STRETCH = (0.6, 1.7)  # shortest and longest clip that is fitted, as a multiple of 24 hops
 PEAK = 0.5  # what the loudest sample is set to: leaves 6 dB for a generated sound that is louder
 
-# %% ../nbs/06_filtering.ipynb #5b39c8df
+# %% ../nbs/06_filtering.ipynb #b6476853
 TRIM_DB = 40.0  # a frame this far below the loudest one is silence
 SILENCE = 1e-4  # RMS of the loudest frame, of full scale, below which a clip is silent
 
@@ -59,7 +59,7 @@ def trim(
     loud = (power > power.max() * 10 ** (-threshold / 10)).nonzero().flatten()
     return waveform[int(loud[0]) * hop : (int(loud[-1]) + 1) * hop]
 
-# %% ../nbs/06_filtering.ipynb #4a5e1c3c
+# %% ../nbs/06_filtering.ipynb #d9fddb00
 def choose_geometry(
     durations,  # (N,) seconds, of trimmed training clips
     sample_rate: int = 8000,  # hertz
@@ -74,7 +74,7 @@ def choose_geometry(
     hop = max(1, round(durations.median().item() * sample_rate / n_frames))
     return LogSTFT(sample_rate=sample_rate, n_fft=2 * n_bins, hop_length=hop, n_bins=n_bins, floor=floor)
 
-# %% ../nbs/06_filtering.ipynb #7b6c0932
+# %% ../nbs/06_filtering.ipynb #4e216e56
 def fit_duration(
     waveform: torch.Tensor,  # (samples,), trimmed
     representation: Representation,  # FFT, window, floor, statistics; its hop is what a stretch of 1 means
@@ -93,7 +93,7 @@ def fit_duration(
     magnitudes = torch.fft.rfft(frames * window, representation.n_fft).abs()
     return representation.normalize(representation.compress(magnitudes.T)).T
 
-# %% ../nbs/06_filtering.ipynb #52e84118
+# %% ../nbs/06_filtering.ipynb #d295934d
 def deal_folds(
     labels: torch.Tensor,  # (N,)
     folds: int,
@@ -106,7 +106,7 @@ def deal_folds(
     fold[order] = torch.arange(len(labels)) % folds
     return fold
 
-# %% ../nbs/06_filtering.ipynb #71dc03fd
+# %% ../nbs/06_filtering.ipynb #3fac5544
 def label_loss(
     probabilities: torch.Tensor,  # (N, n_classes)
     labels: torch.Tensor,  # (N,)
@@ -120,7 +120,7 @@ def out_of_fold(
     labels: torch.Tensor,  # (N,)
     *,
     n_classes: int,
-    folds: int = 3,  # models; each judges the clips of its fold and is trained on all others
+    folds: int = 2,  # models; each judges the clips of its fold and is trained on all others
     preset: str = "quick",  # of the classifier
     seed: int = 0,
     folder: str | Path | None = None,  # keeps each fold's training, so that a killed run continues
@@ -140,12 +140,12 @@ def out_of_fold(
         if own.any():
             rest = fold != k
             how = dict(n_classes=n_classes, preset=preset, seed=seed, progress=progress)
-            model = fit_classifier(pictures[rest], labels[rest], folder=folder and Path(folder) / f"fold_{k}", **how)
-            probabilities = predict(model, pictures[own])
+            model = fit_classifier(pictures[rest].mT, labels[rest], folder=folder and Path(folder) / f"fold_{k}", **how)
+            probabilities = predict(model, pictures[own].mT)
             losses[own], predictions[own] = label_loss(probabilities, labels[own]), probabilities.argmax(1)
     return losses, predictions
 
-# %% ../nbs/06_filtering.ipynb #df2d76ce
+# %% ../nbs/06_filtering.ipynb #dbfd58b0
 COLUMNS = ("path", "label", "speaker", "split", "kept", "why", "seconds", "stretch", "loss", "prediction")
 TENSORS = ("pictures", "labels", "heldout", "source")
 
@@ -227,7 +227,7 @@ class DigitSet:
         except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError):
             raise SpecgenError(f"{path}: is missing or no set of digits; run the filtering again") from None
 
-# %% ../nbs/06_filtering.ipynb #c82c041f
+# %% ../nbs/06_filtering.ipynb #c8640d1c
 SILENT, SHORT, LONG, HIGH_LOSS, UNUSED = "silent", "too short", "too long", "high loss", "in neither part of the split"
 
 
@@ -263,7 +263,7 @@ def judge_durations(
         if why and row["kept"] == "yes":
             row |= {"kept": "no", "why": why}
 
-# %% ../nbs/06_filtering.ipynb #000e8efb
+# %% ../nbs/06_filtering.ipynb #9559bbf2
 def judge_losses(
     rows: list[dict],  # written to
     candidates: list[int],  # the training clips left
@@ -293,7 +293,7 @@ def both_parts(corpus: Corpus, train_indices, test_indices) -> dict[str, list[in
         raise SpecgenError(f"split of '{corpus.name}': {len(both)} indices overlap or go beyond {len(corpus) - 1}; use corpora.split")
     return parts
 
-# %% ../nbs/06_filtering.ipynb #030f282d
+# %% ../nbs/06_filtering.ipynb #1002ec99
 def fit_corpus(
     corpus: Corpus,
     parts: dict[str, list[int]],  # 'train' and 'test': indices
@@ -324,7 +324,7 @@ def require_labels(corpus: Corpus, parts: dict[str, list[int]], rows: list[dict]
         left = f"no training clip of '{lost[0]}' is left ({reasons})"
         raise SpecgenError(f"corpus '{corpus.name}': {left}; check its recordings or widen max_stretch")
 
-# %% ../nbs/06_filtering.ipynb #bef89628
+# %% ../nbs/06_filtering.ipynb #4e95ebe5
 def describe_filtering(corpus: Corpus, parts: dict, representation: Representation | None, **settings) -> dict:
     "What must agree for a saved result to be the answer to this call."
     listing = json.dumps([[below(item.path, corpus.root), item.label] for item in corpus] + [parts])
@@ -351,7 +351,7 @@ def check_settings(preset: str, drop: float, max_stretch: tuple[float, float], n
     if n_frames < 1:
         raise SpecgenError(f"n_frames {n_frames}: give at least 1")
 
-# %% ../nbs/06_filtering.ipynb #6eb18a87
+# %% ../nbs/06_filtering.ipynb #f222fbe5
 def filter_corpus(
     corpus: Corpus,
     train_indices=None,  # clips to learn from; by default those of the corpus's official split
@@ -379,7 +379,7 @@ def filter_corpus(
     check_settings(preset, drop, max_stretch, n_frames)
     parts = both_parts(corpus, train_indices, test_indices)
     asked = dict(n_frames=n_frames, max_stretch=max_stretch, drop=drop, preset=preset, seed=seed)
-    settings = describe_filtering(corpus, parts, representation, **asked)
+    settings = describe_filtering(corpus, parts, representation, **how | asked)
     if digits := finished(folder, settings):
         return digits
     rows, order, pictures, representation = fit_corpus(corpus, parts, representation, n_frames, max_stretch, progress)
