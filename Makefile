@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 READY := .venv/ready
 OUT ?= runs/digits
+README_DIR ?= .
 
 .PHONY: run test lab book readme
 .DELETE_ON_ERROR:
@@ -30,8 +31,10 @@ book: $(READY)
 	$(BIN)/nbdev_clean
 
 readme: $(READY)
-	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README --NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
-	sed -i '/^#| /d' README.md
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir $(README_DIR) --output README \
+		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
+	awk '/^#\| / {next} /^```/ {open = !open; if (open && $$0 == "```") $$0 = "```python"} {print}' $(README_DIR)/README.md | cat -s > $(README_DIR)/README.tmp
+	mv $(README_DIR)/README.tmp $(README_DIR)/README.md
 
 $(READY): settings.ini setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "specgen needs Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
