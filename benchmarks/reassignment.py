@@ -33,7 +33,8 @@ def machine():
 
 def features(y, sr, ref_power=1e-6, dtype=np.float64, **settings):
     "librosa's own features."
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         parts = librosa.reassigned_spectrogram(y, sr=sr, ref_power=ref_power, fill_nan=True, clip=False, **settings)
     return [part.astype(dtype) for part in parts]
 
