@@ -2,8 +2,8 @@
 
     SPECGEN_DATA=... python benchmarks/reassignment.py [--quick] [--threads 2] [--only exact,float32,settings,hops,speed,forward]
 
-Reads `speech/*.wav` (resampled to 16 kHz, first 4 s) and `fsdd/recordings` under SPECGEN_DATA. Errors are after alignment of the one global sign, over the samples
-that the frames cover. --quick takes two sentences and two digits.
+Reads `speech/*.wav` (resampled to 16 kHz, first 4 s) and `fsdd/recordings` under SPECGEN_DATA. Errors are after alignment of the one global sign, over
+the samples that the frames cover. --quick takes two sentences and two digits.
 """
 import argparse
 import os
