@@ -74,11 +74,13 @@ def test_settings_of_the_sampler_that_do_not_exist(unet, settings):
 
 
 def test_unknown_presets_and_other_latents():
-    for fit, x in ((fit_autoencoder, noise(4, *PICTURE)), (lambda z, **k: fit_flow(z, torch.zeros(4, dtype=torch.long), **k), noise(4, *LATENT))):
-        with pytest.raises(SpecgenError, match="huge"):
-            fit(x, preset="huge", progress=False)
+    labels = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(SpecgenError, match="huge"):
+        fit_autoencoder(noise(4, *PICTURE), preset="huge", progress=False)
+    with pytest.raises(SpecgenError, match="huge"):
+        fit_flow(noise(4, *LATENT), labels, preset="huge", progress=False)
     with pytest.raises(SpecgenError, match="6, 64"):
-        fit_flow(noise(4, 64, 6), torch.zeros(4, dtype=torch.long), preset="quick", progress=False)
+        fit_flow(noise(4, 64, 6), labels, preset="quick", progress=False)
 
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "heun"])
