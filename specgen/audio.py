@@ -7,7 +7,7 @@ __all__ = ['torchaudio', 'kaldi', 'guarded_torchaudio', 'SpecgenError', 'atomic'
            'stft', 'istft', 'spectral_convergence', 'griffin_lim', 'Representation', 'LogSTFT', 'mel_filters',
            'invert_filters', 'LogMel', 'Fbank']
 
-# %% ../nbs/00_audio.ipynb #f65dd302
+# %% ../nbs/00_audio.ipynb #0576bd44
 import os
 import shutil
 import sys
@@ -26,7 +26,7 @@ import soundfile
 import soxr
 import torch
 
-# %% ../nbs/00_audio.ipynb #c35f1b0b
+# %% ../nbs/00_audio.ipynb #f21e8202
 def guarded_torchaudio():
     """Import torchaudio on any torch build and return the module.
 
@@ -46,15 +46,15 @@ def guarded_torchaudio():
         sys.modules[spec.name] = utils
         return import_module("torchaudio")
 
-# %% ../nbs/00_audio.ipynb #639e102b
+# %% ../nbs/00_audio.ipynb #e891075c
 torchaudio = guarded_torchaudio()
 kaldi = import_module("torchaudio.compliance.kaldi")
 
-# %% ../nbs/00_audio.ipynb #43e75556
+# %% ../nbs/00_audio.ipynb #2530e6ec
 class SpecgenError(ValueError):
     "Bad input: the message names the thing, what is wrong with it and what to do."
 
-# %% ../nbs/00_audio.ipynb #83a01572
+# %% ../nbs/00_audio.ipynb #b2c95424
 @contextmanager
 def atomic(
     path: str | Path,  # where the finished file or folder shall stand
@@ -72,7 +72,7 @@ def atomic(
         else:
             temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_audio.ipynb #4740c0fd
+# %% ../nbs/00_audio.ipynb #7e3e54c4
 def resample(
     waveform: torch.Tensor,  # (..., samples)
     orig: int,  # its rate, hertz
@@ -85,7 +85,7 @@ def resample(
     out = torch.from_numpy(np.ascontiguousarray(soxr.resample(np.ascontiguousarray(flat), orig, new).T))
     return out.reshape(*waveform.shape[:-1], out.shape[-1])
 
-# %% ../nbs/00_audio.ipynb #28890046
+# %% ../nbs/00_audio.ipynb #72ed3061
 def read(
     path: str | Path,  # wav, flac, ogg, mp3: anything soundfile reads
     sample_rate: int | None = None,  # wanted rate in hertz; None keeps the file's own
@@ -105,7 +105,7 @@ def read(
     waveform = torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1))
     return resample(waveform, rate, sample_rate or rate), sample_rate or rate
 
-# %% ../nbs/00_audio.ipynb #2c0fd308
+# %% ../nbs/00_audio.ipynb #05faa0e4
 def write(
     path: str | Path,  # where to; the suffix chooses the format (wav, flac, ogg, mp3)
     waveform: torch.Tensor,  # (samples,), in [-1, 1]
@@ -125,7 +125,7 @@ def write(
         soundfile.write(temporary, data, sample_rate)
     return path
 
-# %% ../nbs/00_audio.ipynb #6d83481a
+# %% ../nbs/00_audio.ipynb #64b4bef4
 @lru_cache(maxsize=64)
 def make_window(
     name: str,  # 'hann' or 'hamming'
@@ -140,7 +140,7 @@ def make_window(
         raise SpecgenError(f"window '{name}': unknown; choose one of {', '.join(windows)}")
     return windows[name](win_length, periodic=periodic, dtype=torch.float64).to(dtype=dtype, device=device)
 
-# %% ../nbs/00_audio.ipynb #cf000fb4
+# %% ../nbs/00_audio.ipynb #20261ce9
 def stft(
     waveform: torch.Tensor,  # (..., samples)
     *,
@@ -157,7 +157,7 @@ def stft(
     out = torch.stft(flat, n_fft, hop_length, len(w), w, center=center, pad_mode=pad_mode, return_complex=True)
     return out.reshape(*waveform.shape[:-1], *out.shape[-2:])
 
-# %% ../nbs/00_audio.ipynb #d3bafeb3
+# %% ../nbs/00_audio.ipynb #e3e586cb
 def istft(
     spectrum: torch.Tensor,  # (..., n_fft // 2 + 1, time), complex
     *,
@@ -173,7 +173,7 @@ def istft(
     out = torch.istft(flat, n_fft, hop_length, len(w), w, center=True, length=length)
     return out.reshape(*spectrum.shape[:-2], out.shape[-1])
 
-# %% ../nbs/00_audio.ipynb #6a9f031e
+# %% ../nbs/00_audio.ipynb #d4b11732
 def spectral_convergence(
     mag: torch.Tensor,  # (..., freq, time), the wanted magnitudes
     waveform: torch.Tensor,  # (..., samples), the sound made from them
@@ -183,7 +183,7 @@ def spectral_convergence(
     error = stft(waveform, **settings).abs()[..., : mag.shape[-1]] - mag
     return 20 * torch.log10(torch.linalg.vector_norm(error, dim=(-2, -1)) / torch.linalg.vector_norm(mag, dim=(-2, -1)))
 
-# %% ../nbs/00_audio.ipynb #bf0d19f0
+# %% ../nbs/00_audio.ipynb #ad6ffed8
 def griffin_lim(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -213,7 +213,7 @@ def griffin_lim(
         previous = rebuilt
     return istft(mag * angles, length=length, **settings)
 
-# %% ../nbs/00_audio.ipynb #c936fae6
+# %% ../nbs/00_audio.ipynb #61d1b66b
 @dataclass(frozen=True)
 class Representation:
     "How a waveform becomes a picture and returns; the base of `LogSTFT`, `LogMel` and `Fbank`."
@@ -300,7 +300,7 @@ class Representation:
         except (KeyError, TypeError):
             raise SpecgenError(f"representation {config}: unknown kind or setting; the kinds are {', '.join(kinds)}") from None
 
-# %% ../nbs/00_audio.ipynb #fa653a6a
+# %% ../nbs/00_audio.ipynb #7ed79e80
 @dataclass(frozen=True)
 class LogSTFT(Representation):
     "Log-magnitude STFT: log(max(|S|, floor)), librosa's scaling."
@@ -319,7 +319,7 @@ class LogSTFT(Representation):
         mag = torch.where(log > np.log(self.floor), log.exp(), 0.0)
         return torch.nn.functional.pad(mag, (0, 0, 0, self.n_fft // 2 + 1 - mag.shape[-2]))
 
-# %% ../nbs/00_audio.ipynb #efa94169
+# %% ../nbs/00_audio.ipynb #e285f286
 @lru_cache(maxsize=32)
 def mel_filters(
     sample_rate: int,  # hertz
@@ -336,7 +336,7 @@ def mel_filters(
         fb = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
     return fb.T.contiguous()
 
-# %% ../nbs/00_audio.ipynb #5f8f806f
+# %% ../nbs/00_audio.ipynb #e48ce23b
 def invert_filters(
     bands: torch.Tensor,  # (..., n_mels, time), non-negative
     filters: torch.Tensor,  # (n_mels, n_freq), non-negative
@@ -350,7 +350,7 @@ def invert_filters(
         x = x * target / (gram @ x).clamp(min=1e-12)
     return x
 
-# %% ../nbs/00_audio.ipynb #1f3dfe4a
+# %% ../nbs/00_audio.ipynb #dfc2abe9
 @dataclass(frozen=True)
 class LogMel(Representation):
     """Log-mel spectrogram: log(max(filters @ |S|**power, floor)).
@@ -398,7 +398,7 @@ class LogMel(Representation):
         bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
         return invert_filters(bands, self.filters) ** (1 / self.power)
 
-# %% ../nbs/00_audio.ipynb #853735c8
+# %% ../nbs/00_audio.ipynb #2b9f092d
 @dataclass(frozen=True)
 class Fbank(Representation):
     "Kaldi-style log-mel filterbank energies, as `torchaudio.compliance.kaldi.fbank` without dither."

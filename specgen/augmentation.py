@@ -6,7 +6,7 @@
 __all__ = ['BINS', 'SHIFT', 'TEMPO', 'KINDS', 'shift', 'up_forward', 'down_back', 'change_tempo', 'faster', 'slower', 'Augmented',
            'augment']
 
-# %% ../nbs/07_augmentation.ipynb #61f8f725
+# %% ../nbs/07_augmentation.ipynb #584c475b
 from typing import NamedTuple
 
 import torch
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from .audio import SpecgenError
 
-# %% ../nbs/07_augmentation.ipynb #15b581bd
+# %% ../nbs/07_augmentation.ipynb #6c46f072
 BINS, SHIFT, TEMPO = 1, 1, 2  # rows up or down, columns forward or back, columns faster or slower
 
-# %% ../nbs/07_augmentation.ipynb #6d52eeff
+# %% ../nbs/07_augmentation.ipynb #3f54c5e4
 def shift(
     pictures: torch.Tensor,  # (..., time, freq)
     frames: int,  # columns later; negative = earlier
@@ -28,7 +28,7 @@ def shift(
     time, freq = (time - frames).clamp(0, len(time) - 1), (freq - bins).clamp(0, len(freq) - 1)
     return pictures[..., time[:, None], freq]
 
-# %% ../nbs/07_augmentation.ipynb #d7338ef1
+# %% ../nbs/07_augmentation.ipynb #ac920f77
 def up_forward(
     pictures: torch.Tensor,  # (N, 24, 256)
 ) -> torch.Tensor:  # (N, 24, 256)
@@ -42,7 +42,7 @@ def down_back(
     "One row down, one column earlier."
     return shift(pictures, -SHIFT, -BINS)
 
-# %% ../nbs/07_augmentation.ipynb #72bd9fbd
+# %% ../nbs/07_augmentation.ipynb #c82b6f12
 def change_tempo(
     pictures: torch.Tensor,  # (N, time, freq)
     frames: int,  # columns the whole word shall take
@@ -65,7 +65,7 @@ def slower(
     "Two columns longer."
     return change_tempo(pictures, pictures.shape[1] + TEMPO)
 
-# %% ../nbs/07_augmentation.ipynb #0220f64b
+# %% ../nbs/07_augmentation.ipynb #2f1627dd
 KINDS = {"original": lambda pictures: pictures, "up_forward": up_forward, "down_back": down_back, "faster": faster, "slower": slower}
 
 

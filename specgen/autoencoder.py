@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'SHIFT', 'PICTURE', 'LATENT', 'PATCH', 'level_error', 'lin
            'corrector', 'Autoencoder', 'check', 'batched', 'start_linear', 'move', 'fit_autoencoder', 'moved_error',
            'standardise_latents']
 
-# %% ../nbs/08_autoencoder.ipynb #483fd634
+# %% ../nbs/08_autoencoder.ipynb #e4bd1425
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .audio import SpecgenError
 from .training import TrainConfig, train
 
-# %% ../nbs/08_autoencoder.ipynb #479265ee
+# %% ../nbs/08_autoencoder.ipynb #49759e32
 PRESETS = {
     # seconds
     "quick": dict(model=dict(channels=16, blocks=(1, 1)), training=dict(steps=100, batch_size=32, lr=3e-3, warmup=10)),
@@ -31,7 +31,7 @@ SHIFT = (1, 3)  # frames and bins that a training picture is moved by, at most
 PICTURE, LATENT = (24, 256), (6, 64)  # (time, freq) of what goes in, and of what is kept
 PATCH = 4  # both sides of the patch of a picture that one number of a latent stands for
 
-# %% ../nbs/08_autoencoder.ipynb #ecc45b19
+# %% ../nbs/08_autoencoder.ipynb #18bf12b5
 def level_error(
     original: torch.Tensor,  # (..., 24, 256) standardised log magnitudes
     returned: torch.Tensor,  # likewise
@@ -40,7 +40,7 @@ def level_error(
     "Root mean square error of the level."
     return (returned - original).square().mean().sqrt().item() * representation.decibels
 
-# %% ../nbs/08_autoencoder.ipynb #70290194
+# %% ../nbs/08_autoencoder.ipynb #dcdb4842
 def linear_code(
     pictures: torch.Tensor,  # (N, 24, 256)
     seed: int = 0,  # of the randomised decomposition
@@ -55,7 +55,7 @@ def linear_code(
     left, _, right = torch.linalg.svd(((flat - centre) @ components).T @ (means - means.mean(0)), full_matrices=False)
     return (components @ left @ right).T.contiguous(), centre
 
-# %% ../nbs/08_autoencoder.ipynb #6162d29b
+# %% ../nbs/08_autoencoder.ipynb #f11e856f
 class Residual(nn.Module):
     "x + two 3 × 3 convolutions of x, each after a group norm and a SiLU (He et al. 2016); at first just x."
 
@@ -92,7 +92,7 @@ def corrector(inputs: int, channels: int, blocks: int, outputs: int) -> nn.Seque
     first, last = nn.Conv2d(inputs, channels, 3, padding=1), quieten(nn.Conv2d(channels, outputs, 3, padding=1))
     return nn.Sequential(first, *[Residual(channels) for _ in range(blocks)], nn.GroupNorm(8, channels), nn.SiLU(), last)
 
-# %% ../nbs/08_autoencoder.ipynb #4e36462d
+# %% ../nbs/08_autoencoder.ipynb #7f88bf3b
 class Autoencoder(nn.Module, PyTorchModelHubMixin):
     """24 × 256 pictures to standardised 6 × 64 latents and back.
 
@@ -133,7 +133,7 @@ class Autoencoder(nn.Module, PyTorchModelHubMixin):
         "Latents (N, 6, 64) -> pictures (N, 24, 256)."
         return batched(lambda z: self.expand(z * self.latent_std + self.latent_mean), check(z, LATENT), self.latent_std.device)
 
-# %% ../nbs/08_autoencoder.ipynb #218fd23c
+# %% ../nbs/08_autoencoder.ipynb #057343ed
 def check(x: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     "x, or `SpecgenError` if it is no (N, *shape)."
     if x.ndim != 3 or tuple(x.shape[1:]) != shape:
@@ -146,7 +146,7 @@ def batched(function, x: torch.Tensor, device: torch.device, size: int = 250) ->
     "function(x), `size` at a time on the device, brought back to where x is."
     return torch.cat([function(part.to(device)).to(x.device) for part in x.split(size)])
 
-# %% ../nbs/08_autoencoder.ipynb #5a71d141
+# %% ../nbs/08_autoencoder.ipynb #fdceaf3a
 def start_linear(model: Autoencoder, pictures: torch.Tensor, seed: int = 0) -> Autoencoder:
     "Give the model the linear code of the pictures; its networks, if untrained, add nothing to it."
     code, centre = (t.to(model.latent_mean.device) for t in linear_code(pictures, seed))
@@ -157,7 +157,7 @@ def start_linear(model: Autoencoder, pictures: torch.Tensor, seed: int = 0) -> A
         model.synthesis.bias.copy_(centre)
     return model
 
-# %% ../nbs/08_autoencoder.ipynb #1fdd4581
+# %% ../nbs/08_autoencoder.ipynb #4ad59267
 def move(
     x: torch.Tensor,  # (N, 24, 256)
     generator: torch.Generator | None = None,
@@ -170,7 +170,7 @@ def move(
         index.append((torch.arange(n, device=x.device) - by).clamp(0, n - 1))
     return x[torch.arange(len(x), device=x.device)[:, None, None], index[0][:, :, None], index[1][:, None, :]]
 
-# %% ../nbs/08_autoencoder.ipynb #627b6308
+# %% ../nbs/08_autoencoder.ipynb #ffd96f01
 def fit_autoencoder(
     pictures: torch.Tensor,  # (N, 24, 256) standardised training pictures
     *,

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'SMOOTHING', 'SHIFT', 'Classifier', 'shifted', 'cross_entropy', 'fit_classifier', 'predict',
            'fixed_pictures', 'classify', 'predict_files', 'write_submissions']
 
-# %% ../nbs/04_classifier.ipynb #312c0d4f
+# %% ../nbs/04_classifier.ipynb #fd22dbda
 import csv
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,14 @@ from .audio import LogMel, Representation, SpecgenError, atomic, read
 from .corpora import Corpus, split
 from .training import TrainConfig, train
 
-# %% ../nbs/04_classifier.ipynb #e4d29038
+# %% ../nbs/04_classifier.ipynb #da01b26a
 PRESETS = {
     "quick": dict(channels=(16, 32, 64), epochs=12, most_steps=250, batch_size=32, lr=3e-3),  # seconds
     "small": dict(channels=(32, 64, 128), epochs=20, most_steps=1600, batch_size=64, lr=3e-3),  # under a minute on two cores
     "paper": dict(channels=(64, 128, 256), epochs=30, most_steps=100_000, batch_size=32, lr=1e-3),  # a GPU
 }
 
-# %% ../nbs/04_classifier.ipynb #d9ab590f
+# %% ../nbs/04_classifier.ipynb #4b2fcf15
 class Classifier(nn.Module, PyTorchModelHubMixin):
     "A convolutional classifier of pictures (N, freq, time), at least 32 × 8."
 
@@ -62,7 +62,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
         "(N, freq, time) -> logits (N, n_classes)"
         return self.decide(self.features(x))
 
-# %% ../nbs/04_classifier.ipynb #34f77617
+# %% ../nbs/04_classifier.ipynb #57e4b7b1
 SMOOTHING = 0.02  # share of the belief that is spread over all classes (Szegedy et al. 2016): keeps the probabilities finite in logarithms
 
 
@@ -135,7 +135,7 @@ def predict(
     where = next(model.parameters()).device
     return torch.cat([model.eval()(part.to(where)).softmax(1).to(pictures.device) for part in pictures.split(batch_size)])
 
-# %% ../nbs/04_classifier.ipynb #c5d07f0a
+# %% ../nbs/04_classifier.ipynb #3b49ce4e
 def fixed_pictures(
     waveforms: list[torch.Tensor],  # each (samples,)
     representation: Representation,
@@ -182,7 +182,7 @@ def classify(
                            n_frames=n_frames)
     return model, predict(model, held[0]), held[1]
 
-# %% ../nbs/04_classifier.ipynb #390db849
+# %% ../nbs/04_classifier.ipynb #8dce70e7
 def predict_files(
     model: Classifier,  # trained by `classify`
     paths: list[str | Path],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'specgen', 'run', 'generate', 'reassign', 'invert', 'main']
 
-# %% ../nbs/16_cli.ipynb #58428d3c
+# %% ../nbs/16_cli.ipynb #8e999874
 import os
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
-# %% ../nbs/16_cli.ipynb #cec73135
+# %% ../nbs/16_cli.ipynb #99aac68e
 app = typer.Typer(
     help="How sound becomes pictures, and pictures become sound.",
     no_args_is_help=True,
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/16_cli.ipynb #ade4672c
+# %% ../nbs/16_cli.ipynb #487d323c
 @app.callback()
 def specgen(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
@@ -35,7 +35,7 @@ def specgen(
         typer.echo(f"specgen {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/16_cli.ipynb #4ad9d973
+# %% ../nbs/16_cli.ipynb #009e1f3c
 @app.command(rich_help_panel="The digits road")
 def run(
     corpus: Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "digits",
@@ -50,7 +50,7 @@ def run(
 
     run_road(corpus, root=root, preset=preset, out=out, seed=seed, strict=strict)
 
-# %% ../nbs/16_cli.ipynb #1e1857db
+# %% ../nbs/16_cli.ipynb #336b911b
 @app.command(rich_help_panel="The digits road")
 def generate(
     text: Annotated[str, typer.Argument(help="What to say: digits such as 0123456789, or class names with commas between them.")],
@@ -66,7 +66,7 @@ def generate(
     for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #87a40e5d
+# %% ../nbs/16_cli.ipynb #919d25a5
 @app.command(rich_help_panel="Reassigned spectrogram")
 def reassign(
     wav: Annotated[Path, typer.Argument(help="Sound to read.")],
@@ -95,7 +95,7 @@ def invert(
     if not result.trusted:
         typer.echo(f"specgen: {result.warning}", err=True)
 
-# %% ../nbs/16_cli.ipynb #1ac9abaa
+# %% ../nbs/16_cli.ipynb #07d63eaa
 def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
 ):
@@ -118,7 +118,7 @@ def main(
         typer.echo(f"specgen: {error}", err=True)
         sys.exit(2)
 
-# %% ../nbs/16_cli.ipynb #b9a0889e
+# %% ../nbs/16_cli.ipynb #722f1cb9
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals():  # a notebook has no __file__
     main()

@@ -6,7 +6,7 @@
 __all__ = ['fid', 'inception_score', 'modified_inception_score', 'am_score', 'entropy', 'nearest_neighbour_distance', 'diversity',
            'label_accuracy', 'Judge']
 
-# %% ../nbs/05_evaluation.ipynb #93cc2560
+# %% ../nbs/05_evaluation.ipynb #8e092f40
 import json
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .audio import SpecgenError, atomic
 from .classifier import Classifier, fit_classifier, predict
 from .training import load_model
 
-# %% ../nbs/05_evaluation.ipynb #0742c606
+# %% ../nbs/05_evaluation.ipynb #1d3847fa
 def fid(
     real: torch.Tensor,  # (N, features)
     fake: torch.Tensor,  # (M, features)
@@ -38,7 +38,7 @@ def fid(
     shift = (real.mean(0) - fake.mean(0)).square().sum()
     return max(0.0, (shift + a.square().sum() + b.square().sum() - 2 * torch.linalg.matrix_norm(a @ b.T, "nuc")).item())
 
-# %% ../nbs/05_evaluation.ipynb #c32d55cd
+# %% ../nbs/05_evaluation.ipynb #61e0965c
 def inception_score(
     probs: torch.Tensor,  # (N, n_classes)
     splits: int = 2,  # parts, in their order; the score is their mean
@@ -69,7 +69,7 @@ def entropy(p: torch.Tensor) -> torch.Tensor:
     "Of the last dimension, nats."
     return torch.special.entr(p).sum(-1)
 
-# %% ../nbs/05_evaluation.ipynb #7472f154
+# %% ../nbs/05_evaluation.ipynb #72267742
 def nearest_neighbour_distance(
     features: torch.Tensor,  # (N, n_features)
     reference: torch.Tensor,  # (M, n_features) of the training clips
@@ -94,7 +94,7 @@ def label_accuracy(
     "Share of clips in which the judge hears what was asked."
     return (probs.argmax(1) == labels).float().mean().item()
 
-# %% ../nbs/05_evaluation.ipynb #ea345987
+# %% ../nbs/05_evaluation.ipynb #ee6a920c
 class Judge:
     "A classifier trained on real clips alone, with its own held-out accuracy."
 

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'N_FRAMES', 'MAX_STRETCH', 'PEAK', 'TRIM_DB', 'SILENCE', '
            'DigitSet', 'below', 'first_rows', 'judge_durations', 'judge_losses', 'both_parts', 'fit_corpus',
            'require_labels', 'describe_filtering', 'finished', 'check_settings', 'filter_corpus', 'standardise']
 
-# %% ../nbs/06_filtering.ipynb #f500b7a7
+# %% ../nbs/06_filtering.ipynb #06471943
 import csv
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ from .classifier import fit_classifier, predict
 from .corpora import Corpus, split
 from .training import main_process, wait_for_everyone
 
-# %% ../nbs/06_filtering.ipynb #7b2ba825
+# %% ../nbs/06_filtering.ipynb #aadb4dec
 PRESETS = {
     "quick": dict(folds=2, classifier="quick", drop=0.10),  # seconds
     "small": dict(folds=2, classifier="small", drop=0.10),  # some 2,500 clips: well below half a minute on two cores
@@ -37,7 +37,7 @@ N_FRAMES = 24  # columns of a picture
 MAX_STRETCH = (0.6, 1.7)  # shortest and longest clip that is fitted, as a multiple of 24 hops
 PEAK = 0.5  # what the loudest sample is set to: leaves 6 dB for a generated sound that is louder
 
-# %% ../nbs/06_filtering.ipynb #8311787f
+# %% ../nbs/06_filtering.ipynb #37fe73be
 TRIM_DB = 40.0  # a frame this far below the loudest one is silence
 SILENCE = 1e-4  # RMS of the loudest frame, of full scale, below which a clip is silent
 
@@ -59,7 +59,7 @@ def trim(
     loud = (power > power.max() * 10 ** (-threshold / 10)).nonzero().flatten()
     return waveform[int(loud[0]) * hop : (int(loud[-1]) + 1) * hop]
 
-# %% ../nbs/06_filtering.ipynb #b9148b0f
+# %% ../nbs/06_filtering.ipynb #e7d6edd9
 def choose_geometry(
     durations,  # (N,) seconds, of trimmed training clips
     sample_rate: int = 8000,  # hertz
@@ -74,7 +74,7 @@ def choose_geometry(
     hop = max(1, round(durations.median().item() * sample_rate / n_frames))
     return LogSTFT(sample_rate=sample_rate, n_fft=2 * n_bins, hop_length=hop, n_bins=n_bins, floor=floor)
 
-# %% ../nbs/06_filtering.ipynb #10f6bd07
+# %% ../nbs/06_filtering.ipynb #b9333978
 def fit_duration(
     waveform: torch.Tensor,  # (samples,), trimmed
     representation: Representation,  # FFT, window, floor, statistics; its hop is what a stretch of 1 means
@@ -93,7 +93,7 @@ def fit_duration(
     magnitudes = torch.fft.rfft(frames * window, representation.n_fft).abs()
     return representation.normalize(representation.compress(magnitudes.T)).T
 
-# %% ../nbs/06_filtering.ipynb #ba6540b9
+# %% ../nbs/06_filtering.ipynb #4331fbb7
 def deal_folds(
     labels: torch.Tensor,  # (N,)
     folds: int,
@@ -106,7 +106,7 @@ def deal_folds(
     fold[order] = torch.arange(len(labels)) % folds
     return fold
 
-# %% ../nbs/06_filtering.ipynb #3f5d396b
+# %% ../nbs/06_filtering.ipynb #e7aeed63
 def label_loss(
     probabilities: torch.Tensor,  # (N, n_classes)
     labels: torch.Tensor,  # (N,)
@@ -145,7 +145,7 @@ def out_of_fold(
             losses[own], predictions[own] = label_loss(probabilities, labels[own]), probabilities.argmax(1)
     return losses, predictions
 
-# %% ../nbs/06_filtering.ipynb #503f3657
+# %% ../nbs/06_filtering.ipynb #701ed309
 COLUMNS = ("path", "label", "speaker", "split", "kept", "why", "seconds", "stretch", "loss", "prediction")
 TENSORS = ("pictures", "labels", "heldout", "source")
 
@@ -227,7 +227,7 @@ class DigitSet:
         except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError):
             raise SpecgenError(f"{path}: is missing or no set of digits; run the filtering again") from None
 
-# %% ../nbs/06_filtering.ipynb #6d9ae1e2
+# %% ../nbs/06_filtering.ipynb #3e42d820
 SILENT, SHORT, LONG, HIGH_LOSS, UNUSED = "silent", "too short", "too long", "high loss", "in neither part of the split"
 
 
@@ -263,7 +263,7 @@ def judge_durations(
         if why and row["kept"] == "yes":
             row |= {"kept": "no", "why": why}
 
-# %% ../nbs/06_filtering.ipynb #0020a4a3
+# %% ../nbs/06_filtering.ipynb #59470bd7
 def judge_losses(
     rows: list[dict],  # written to
     candidates: list[int],  # the training clips left
@@ -293,7 +293,7 @@ def both_parts(corpus: Corpus, train_indices, test_indices) -> dict[str, list[in
         raise SpecgenError(f"split of '{corpus.name}': {len(both)} indices overlap or go beyond {len(corpus) - 1}; use corpora.split")
     return parts
 
-# %% ../nbs/06_filtering.ipynb #612eb916
+# %% ../nbs/06_filtering.ipynb #862e0762
 def fit_corpus(
     corpus: Corpus,
     parts: dict[str, list[int]],  # 'train' and 'test': indices
@@ -324,7 +324,7 @@ def require_labels(corpus: Corpus, parts: dict[str, list[int]], rows: list[dict]
         left = f"no training clip of '{lost[0]}' is left ({reasons})"
         raise SpecgenError(f"corpus '{corpus.name}': {left}; check its recordings or widen max_stretch")
 
-# %% ../nbs/06_filtering.ipynb #511e0721
+# %% ../nbs/06_filtering.ipynb #83356c6c
 def describe_filtering(corpus: Corpus, parts: dict, representation: Representation | None, **settings) -> dict:
     "What must agree for a saved result to be the answer to this call."
     listing = json.dumps([[below(item.path, corpus.root), item.label] for item in corpus] + [parts])
@@ -351,7 +351,7 @@ def check_settings(preset: str, drop: float, max_stretch: tuple[float, float], n
     if n_frames < 1:
         raise SpecgenError(f"n_frames {n_frames}: give at least 1")
 
-# %% ../nbs/06_filtering.ipynb #d9093fba
+# %% ../nbs/06_filtering.ipynb #679333f4
 def filter_corpus(
     corpus: Corpus,
     train_indices=None,  # clips to learn from; by default those of the corpus's official split

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'METHODS', 'euler', 'midpoint', 'heun', 'integrate', 'FlowMatcher', 'guided', 'waves', 'Block', 'Attention',
            'UNet', 'check_labels', 'sample', 'fit_flow']
 
-# %% ../nbs/09_flow_matching.ipynb #3fcb0f5a
+# %% ../nbs/09_flow_matching.ipynb #f166381d
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from .audio import SpecgenError
 from .autoencoder import LATENT
 from .training import TrainConfig, bf16_wanted, train
 
-# %% ../nbs/09_flow_matching.ipynb #a0f1e77a
+# %% ../nbs/09_flow_matching.ipynb #4a5cc9ad
 PRESETS = {
     # seconds
     "quick": dict(model=dict(channels=(16, 32, 64), embedding=128), training=dict(steps=200, batch_size=64, lr=3e-3, warmup=10, ema=0.98)),
@@ -30,7 +30,7 @@ PRESETS = {
     "paper": dict(model=dict(channels=(64, 128, 256)), training=dict(steps=50_000, batch_size=256, lr=1e-3, warmup=500, ema=0.9995)),
 }
 
-# %% ../nbs/09_flow_matching.ipynb #196824e2
+# %% ../nbs/09_flow_matching.ipynb #b92040bc
 def euler(v: Callable, x: torch.Tensor, t: float, h: float) -> torch.Tensor:
     "One look, first order."
     return x + h * v(x, t)
@@ -65,7 +65,7 @@ def integrate(
         x = METHODS[method](velocity, x, i / steps, 1 / steps)
         yield (i + 1) / steps, x
 
-# %% ../nbs/09_flow_matching.ipynb #838ac8b9
+# %% ../nbs/09_flow_matching.ipynb #8df6491c
 @dataclass(frozen=True)
 class FlowMatcher:
     "Class-conditional flow matching along straight lines (Lipman et al. 2023, eq. 23 with no noise left at t = 1)."
@@ -87,7 +87,7 @@ class FlowMatcher:
         labels = torch.where(coin < self.dropout, self.n_classes, labels)
         return (model(xt, t, labels).float() - ut).square().mean()
 
-# %% ../nbs/09_flow_matching.ipynb #a5348c6e
+# %% ../nbs/09_flow_matching.ipynb #67380dd9
 def guided(
     model: Callable,  # (x, t (N,), labels (N,)) -> velocity
     labels: torch.Tensor,  # (N,)
@@ -107,7 +107,7 @@ def guided(
 
     return velocity
 
-# %% ../nbs/09_flow_matching.ipynb #d039a3b7
+# %% ../nbs/09_flow_matching.ipynb #15c24d67
 def waves(
     t: torch.Tensor,  # (N,) in [0, 1]
     n: int = 256,  # numbers for each
@@ -147,7 +147,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
         return x + self.out(F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))
 
-# %% ../nbs/09_flow_matching.ipynb #a7a331c0
+# %% ../nbs/09_flow_matching.ipynb #ab17b198
 class UNet(nn.Module, PyTorchModelHubMixin):
     "The velocity of latents (N, 6, 64) at times (N,) towards classes (N,); class `n_classes` means none in particular."
 
@@ -195,7 +195,7 @@ class UNet(nn.Module, PyTorchModelHubMixin):
 
         return velocity
 
-# %% ../nbs/09_flow_matching.ipynb #993143aa
+# %% ../nbs/09_flow_matching.ipynb #34809b25
 def check_labels(labels, n_classes: int) -> torch.Tensor:
     "Labels (N,) as integers, or `SpecgenError` for something else, for none, and for a class that isn't there."
     labels = torch.as_tensor(labels)
@@ -225,7 +225,7 @@ def sample(
         latents.append(last.cpu())
     return torch.cat(latents)
 
-# %% ../nbs/09_flow_matching.ipynb #7c0d126d
+# %% ../nbs/09_flow_matching.ipynb #306dc10e
 def fit_flow(
     latents: torch.Tensor,  # (N, 6, 64) standardised
     labels: torch.Tensor,  # (N,)

@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'PAGE', 'SCORE_NAMES', 'SCORES_NOTE', 'STAGES', 'DigitGene
            'listening', 'report_stage', 'balance_table', 'made_with', 'run_road', 'describe_shapes', 'describe_scores',
            'load_generator', 'generate_speech']
 
-# %% ../nbs/15_pipeline.ipynb #84ecc11f
+# %% ../nbs/15_pipeline.ipynb #5b785db7
 import base64
 import io
 import json
@@ -42,14 +42,14 @@ from .flow_matching import UNet, fit_flow, integrate, sample
 from .plot import confusion_matrix, plot_confusion, plot_history, show_specs, subplots, to_png
 from .training import device, load_model, main_process, wait_for_everyone
 
-# %% ../nbs/15_pipeline.ipynb #2e33e54b
+# %% ../nbs/15_pipeline.ipynb #8b15b007
 PRESETS = {
     "quick": dict(clips_per_class=40, n_samples=100, steps=10, guidance=1.5, n_iter=30),  # about a minute on two cores
     "small": dict(clips_per_class=None, n_samples=500, steps=20, guidance=1.5, n_iter=60),  # minutes on two cores
     "paper": dict(clips_per_class=None, n_samples=2048, steps=50, guidance=1.5, n_iter=60),  # a GPU
 }
 
-# %% ../nbs/15_pipeline.ipynb #64ad6620
+# %% ../nbs/15_pipeline.ipynb #38f8ab3e
 class DigitGenerator(
     nn.Module,
     PyTorchModelHubMixin,
@@ -120,7 +120,7 @@ class DigitGenerator(
         sounds = self.representation.decode(pictures.float().transpose(-1, -2), n_iter=n_iter or self.n_iter)
         return 0.95 * sounds / sounds.abs().amax(-1, keepdim=True).clamp(min=1e-8)
 
-# %% ../nbs/15_pipeline.ipynb #4918e340
+# %% ../nbs/15_pipeline.ipynb #5d7a4ad2
 class Run:
     "A folder in which the stages of one road leave their results."
 
@@ -193,7 +193,7 @@ class Run:
         if self.show:
             print(text, flush=True)
 
-# %% ../nbs/15_pipeline.ipynb #b153e8d6
+# %% ../nbs/15_pipeline.ipynb #e1707add
 def read_json(path: Path) -> dict:
     "A JSON file's content. Raises `SpecgenError` when it is damaged."
     try:
@@ -213,7 +213,7 @@ def save_tensors(path: Path, **tensors: torch.Tensor):
     with atomic(path) as temporary:
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
 
-# %% ../nbs/15_pipeline.ipynb #406ba096
+# %% ../nbs/15_pipeline.ipynb #1116e2dd
 PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
@@ -261,7 +261,7 @@ always {{ seconds }} s long, whatever the recording's own pace.</p>
 </main></body></html>
 """)
 
-# %% ../nbs/15_pipeline.ipynb #9cab49c8
+# %% ../nbs/15_pipeline.ipynb #09020879
 def audio_tag(
     waveform: torch.Tensor,  # (samples,)
     sample_rate: int,  # hertz
@@ -280,7 +280,7 @@ def join_sounds(
     "One waveform with a pause after each sound."
     return torch.nn.functional.pad(sounds, (0, int(pause * sample_rate))).flatten()
 
-# %% ../nbs/15_pipeline.ipynb #4bb382ca
+# %% ../nbs/15_pipeline.ipynb #02f7c3d0
 def figure_png(figure) -> str:
     "A matplotlib figure as base64 text."
     return base64.b64encode(to_png(figure)).decode()
@@ -305,7 +305,7 @@ def draw_flow(generator: DigitGenerator, label: int, seed: int, moments=(0.0, 0.
     pictures = [generator.autoencoder.decode(path[round(50 * t)][1])[0].T for t in moments]
     return show_specs(pictures, titles=[f"t = {t:g}" for t in moments], ncols=len(moments), figsize=(11, 1.9))
 
-# %% ../nbs/15_pipeline.ipynb #8ea65fae
+# %% ../nbs/15_pipeline.ipynb #b7d4326a
 class Plan(NamedTuple):
     "How a road is walked."
 
@@ -348,7 +348,7 @@ def filter_stage(recordings: Corpus, plan: Plan, folder: Path) -> dict:
         save_tensors(folder / "real.safetensors", **{str(k): read(recordings[i].path, rate)[0] for k, i in firsts.items()})
     return digits.counts()
 
-# %% ../nbs/15_pipeline.ipynb #3b6675f5
+# %% ../nbs/15_pipeline.ipynb #72de7247
 def judge_stage(digits: DigitSet, plan: Plan, folder: Path) -> dict:
     "Train the judge on the training clips and their augmented copies; its accuracy is measured on held-out clips."
     train, test = digits.train, digits.test
@@ -384,7 +384,7 @@ def flow_stage(digits: DigitSet, autoencoder: Path, plan: Plan, folder: Path, ou
             model.save_pretrained(temporary)
     return {"parameters": sum(p.numel() for p in unet.parameters())}
 
-# %% ../nbs/15_pipeline.ipynb #99c15448
+# %% ../nbs/15_pipeline.ipynb #2a59334e
 def hear_again(sounds: torch.Tensor, representation: Representation) -> torch.Tensor:
     "Waveforms (n, samples) as a 16-bit file would keep them, at the level of the training clips -> pictures (n, 24, 256)."
     kept = (sounds * 32767).round() / 32767
@@ -414,7 +414,7 @@ def score_stage(digits: DigitSet, judge: Judge, model: DigitGenerator, plan: Pla
     write_json(out / "scores.json", scores)
     return {}
 
-# %% ../nbs/15_pipeline.ipynb #ba8f0f4e
+# %% ../nbs/15_pipeline.ipynb #835504f6
 SCORE_NAMES = {"label_accuracy": "asked word heard / %", "fid": "FID", "is": "IS", "mis": "mIS", "am": "AM", "nearest": "nearest",
                "diversity": "diversity", "error_db": "error / dB"}
 
@@ -489,7 +489,7 @@ def report_stage(digits: DigitSet, model: DigitGenerator, run: "Run", plan: Plan
         temporary.write_text(page, encoding="utf-8")
     return {}
 
-# %% ../nbs/15_pipeline.ipynb #9089b994
+# %% ../nbs/15_pipeline.ipynb #319bfb6e
 SCORES_NOTE = (
     "The judge is a classifier trained on real clips alone. FID: distance of its features from those of the training clips, lower is nearer; "
     "the held-out recordings show how low it can be with so few clips. IS, mIS and AM: inception scores. Nearest: distance of each picture's features "
@@ -510,7 +510,7 @@ def made_with(run: "Run", sizes: dict) -> list[tuple[str, str]]:
     return [("settings", ", ".join(f"{k} {v}" for k, v in {**run.settings, **sizes}.items())), ("versions", f"Python {platform.python_version()}, {packages}"),
             ("computed on", f"{device()}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
 
-# %% ../nbs/15_pipeline.ipynb #e858335c
+# %% ../nbs/15_pipeline.ipynb #1307773b
 STAGES = ("filter", "judge", "autoencoder", "flow", "scores", "report")
 
 
@@ -551,7 +551,7 @@ def run_road(
     run.say(describe_scores(scores, run.out))
     return scores
 
-# %% ../nbs/15_pipeline.ipynb #1d1ec521
+# %% ../nbs/15_pipeline.ipynb #ae66b77d
 def describe_shapes(digits: DigitSet) -> str:
     "What the filter left, in one line a step."
     counts, n = digits.counts(), len(digits.train)
@@ -571,7 +571,7 @@ def describe_scores(scores: dict, out: Path) -> str:
             f"diversity {pictures['diversity']:.2f} (held-out recordings {real['diversity']:.2f})\n"
             f"\nreport: {out / 'report.html'}")
 
-# %% ../nbs/15_pipeline.ipynb #be31aadc
+# %% ../nbs/15_pipeline.ipynb #c088b0a5
 def load_generator(
     path: str | Path,  # a finished run, or the folder of a saved `DigitGenerator`
 ) -> DigitGenerator:

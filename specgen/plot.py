@@ -6,7 +6,7 @@
 __all__ = ['PALETTE', 'STYLE', 'subplots', 'to_png', 'hertz_ticks', 'show_specs', 'show_waveform', 'player', 'players',
            'read_history', 'smooth', 'plot_history', 'confusion_matrix', 'plot_confusion', 'latent_scatter']
 
-# %% ../nbs/01_plot.ipynb #2125d3c9
+# %% ../nbs/01_plot.ipynb #06fa52f2
 import csv
 import html
 import io
@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .audio import SpecgenError
 
-# %% ../nbs/01_plot.ipynb #5ca1f684
+# %% ../nbs/01_plot.ipynb #80dc3da5
 PALETTE = ["#332288", "#CC6677", "#44AA99", "#999933", "#88CCEE", "#882255", "#117733", "#DDCC77", "#AA4499", "#777777"]
 
 STYLE = {
@@ -57,7 +57,7 @@ def to_png(
     fig.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
 
-# %% ../nbs/01_plot.ipynb #bebdb83b
+# %% ../nbs/01_plot.ipynb #cd4130c3
 def hertz_ticks(
     frequencies,  # hertz of every row, increasing
     n: int = 5,  # about so many ticks
@@ -75,7 +75,7 @@ def hertz_ticks(
     hertz = hertz[(hertz >= f[0]) & (hertz <= f[-1])]
     return np.interp(hertz, f, rows), [f"{x:g}" for x in hertz]
 
-# %% ../nbs/01_plot.ipynb #633034d1
+# %% ../nbs/01_plot.ipynb #57fe1434
 def _panels(specs) -> list[np.ndarray]:
     "A spectrogram, a batch or a list of them as a list of (freq, time) arrays."
     if torch.is_tensor(specs) or isinstance(specs, np.ndarray):
@@ -132,7 +132,7 @@ def show_specs(
             ax.set_ylabel("bins" if representation is None else "hertz")
     return fig
 
-# %% ../nbs/01_plot.ipynb #f51693fc
+# %% ../nbs/01_plot.ipynb #9bdf2435
 @mpl.rc_context(STYLE)
 def show_waveform(
     waveform,  # (samples,)
@@ -172,7 +172,7 @@ def players(
     titles = [""] * len(waveforms) if titles is None else [str(title) for title in titles]
     return HTML("\n".join(player(w, sample_rate, title).data for w, title in zip(waveforms, titles, strict=True)))
 
-# %% ../nbs/01_plot.ipynb #5578b0ab
+# %% ../nbs/01_plot.ipynb #b1b36658
 def read_history(
     history,  # list of dicts, an object with `.rows`, or the path of a history.csv
 ) -> list[dict[str, float]]:  # one dict for each row; empty cells are left out
@@ -227,7 +227,7 @@ def plot_history(
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=max(len(handles), 1))
     return ax.figure
 
-# %% ../nbs/01_plot.ipynb #08caba30
+# %% ../nbs/01_plot.ipynb #fc9f1e76
 def confusion_matrix(
     labels: torch.Tensor,  # (N,) true classes
     predictions: torch.Tensor,  # (N,) predicted classes
@@ -261,7 +261,7 @@ def plot_confusion(
     ax.set(xlabel="predicted", ylabel="true")
     return ax.figure
 
-# %% ../nbs/01_plot.ipynb #3b171ac1
+# %% ../nbs/01_plot.ipynb #d2e43ab9
 @mpl.rc_context(STYLE)
 def latent_scatter(
     latents,  # (N, ...) any shape, flattened

@@ -7,7 +7,7 @@ __all__ = ['PAD_MODES', 'FAST', 'make_windows', 'centres', 'reassigned_spectrogr
            'normal', 'solve', 'levenberg', 'Equations', 'equations', 'seed', 'extend', 'fill', 'solve_frames', 'join',
            'banded', 'refine', 'Inversion', 'check_features', 'invert', 'judge', 'reassign_file', 'invert_file']
 
-# %% ../nbs/14_reassignment.ipynb #cfd38d0a
+# %% ../nbs/14_reassignment.ipynb #7047fcd6
 import json
 import math
 import warnings
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .audio import SpecgenError, atomic, read, write
 
-# %% ../nbs/14_reassignment.ipynb #b3254d6b
+# %% ../nbs/14_reassignment.ipynb #b9094876
 def make_windows(
     window: str | float | tuple | np.ndarray,  # scipy's name of a window, or the window itself (win_length,)
     win_length: int,  # samples
@@ -48,7 +48,7 @@ def make_windows(
     w = np.pad(w, (left, n_fft - win_length - left))
     return np.stack([w, (np.roll(w, -1) - np.roll(w, 1)) / 2, w * (np.arange(n_fft) - (n_fft - 1) / 2)])
 
-# %% ../nbs/14_reassignment.ipynb #6716e4a6
+# %% ../nbs/14_reassignment.ipynb #0056e2bb
 def centres(
     n_frames: int,
     sr: float,  # hertz
@@ -125,7 +125,7 @@ def _reassign(y, windows, bins, starts, limit, *, sr, hop, frequencies, times, r
     freqs = place((d.real * h.imag - d.imag * h.real) * (0.5 * sr / math.pi), bins, sr / 2, frequencies)
     return freqs, place((t.real * h.real + t.imag * h.imag) / sr, starts, limit, times), mags
 
-# %% ../nbs/14_reassignment.ipynb #1a2b0a49
+# %% ../nbs/14_reassignment.ipynb #97bff2d1
 FAST = dict(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 
 
@@ -145,7 +145,7 @@ def spectra(x, V, C, S):
                 out[5, k] -= c * S[m, k]
     return out
 
-# %% ../nbs/14_reassignment.ipynb #63dcf15b
+# %% ../nbs/14_reassignment.ipynb #36debc79
 @njit(**FAST)
 def residuals(Z, T, W, R):
     "Weighted errors of one frame's equations into R (3, bins); returns the sum of their squares."
@@ -158,7 +158,7 @@ def residuals(Z, T, W, R):
         cost += R[0, k] ** 2 + R[1, k] ** 2 + R[2, k] ** 2
     return cost
 
-# %% ../nbs/14_reassignment.ipynb #06a61e68
+# %% ../nbs/14_reassignment.ipynb #983b62e9
 @njit(**FAST)
 def coefficients(Z, R, W):
     "What every bin adds to J'J and J'r, before the transform: (13, 2, bins), real and imaginary parts."
@@ -181,7 +181,7 @@ def coefficients(Z, R, W):
             out[i, 1, k] = row[i].imag
     return out
 
-# %% ../nbs/14_reassignment.ipynb #1da161d3
+# %% ../nbs/14_reassignment.ipynb #7dde4eff
 @njit(**FAST)
 def normal(Z, R, W, V, D, start, lo, hi, at, G, g):
     "Add J'J (lower triangle) and J'r of one frame's samples lo..hi to G and g, from row `at` on."
@@ -202,7 +202,7 @@ def normal(Z, R, W, V, D, start, lo, hi, at, G, g):
                 + ti * (w[j] * (Q[6, q] + Q[7, s]) + t[j] * (Q[8, p] + Q[9, s]))
             )
 
-# %% ../nbs/14_reassignment.ipynb #89d4cbf9
+# %% ../nbs/14_reassignment.ipynb #6b009663
 @njit(**FAST)
 def solve(G, g, damp, L, y):
     "y with (G + damp I) y = g by Cholesky, G's lower triangle given; False when not positive definite."
@@ -229,7 +229,7 @@ def solve(G, g, damp, L, y):
             y[k] -= L[i, k] * y[i]
     return True
 
-# %% ../nbs/14_reassignment.ipynb #72d772f4
+# %% ../nbs/14_reassignment.ipynb #bab5f2b3
 @njit(**FAST)
 def levenberg(x, T, W, hop, V, C, S, D, start, lo, hi, iters, damp, goal):
     "Samples lo..hi of x, so that all frames of T agree; in place. Returns the cost and the iterations."
@@ -276,7 +276,7 @@ def levenberg(x, T, W, hop, V, C, S, D, start, lo, hi, iters, damp, goal):
             y[:] = np.linalg.solve(L, g)
         xn[lo:hi] = x[lo:hi] - y
 
-# %% ../nbs/14_reassignment.ipynb #c8c19427
+# %% ../nbs/14_reassignment.ipynb #97bc7a78
 @dataclass
 class Equations:
     "The quadratic equations of all frames, scaled so that the loudest bin of each frame is 1."
@@ -328,7 +328,7 @@ def equations(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window, 
     tables = (hop_length, V, np.cos(angle), np.sin(angle), np.concatenate([np.cos(period), np.sin(period)]), int(first))
     return Equations(n_fft, hop_length, right, weight, scale, 1e-13 + 30 * noise, noise, lost.mean(1), silent, tables)
 
-# %% ../nbs/14_reassignment.ipynb #ce01b289
+# %% ../nbs/14_reassignment.ipynb #49656ad8
 def seed(
     e: Equations,
     f: int,  # first frame of the group
@@ -352,7 +352,7 @@ def seed(
             return x * unit
     return None
 
-# %% ../nbs/14_reassignment.ipynb #e1ad7775
+# %% ../nbs/14_reassignment.ipynb #6419f18b
 @njit(**FAST)
 def extend(f, d, X, chain, scale, T, W, accept, noise, tries, ahead, history, rng, hop, V, C, S, D, start):
     "Solve frame f + d beside the solved frame f, with solved ones behind and unsolved ones ahead. Returns the cost, or -1."
@@ -419,7 +419,7 @@ def extend(f, d, X, chain, scale, T, W, accept, noise, tries, ahead, history, rn
         X[f - d * i] = bestx[o : o + n] * unit
     return best
 
-# %% ../nbs/14_reassignment.ipynb #6d8ab076
+# %% ../nbs/14_reassignment.ipynb #e4028b22
 @njit(**FAST)
 def fill(left, right, X, chain, scale, T, W, accept, noise, sure, tries, ahead, history, seed, hop, V, C, S, D, start):
     "Grow the solved frames on both sides of a gap towards one another; marks solved frames in `chain`. Returns how many are left."
@@ -439,7 +439,7 @@ def fill(left, right, X, chain, scale, T, W, accept, noise, sure, tries, ahead, 
                     ends[side] = g
     return ends[1] - ends[0] - 1
 
-# %% ../nbs/14_reassignment.ipynb #ff6676c2
+# %% ../nbs/14_reassignment.ipynb #1e4b5b1c
 def solve_frames(
     e: Equations,
     pool: Executor,
@@ -491,7 +491,7 @@ def _take_back(chain, rim, least):
     if rim and opened.any():
         chain[(np.convolve(opened, np.ones(2 * rim + 1), "same") > 0) & (chain >= 0)] = -1
 
-# %% ../nbs/14_reassignment.ipynb #f713a624
+# %% ../nbs/14_reassignment.ipynb #0d656a00
 def join(
     e: Equations,
     X: np.ndarray,  # (frames, n)
@@ -534,7 +534,7 @@ def _roots(tree, solved) -> Iterator[int]:
             yield f
             seen[breadth_first_order(tree, f, directed=False, return_predecessors=False)] = True
 
-# %% ../nbs/14_reassignment.ipynb #872ab3dc
+# %% ../nbs/14_reassignment.ipynb #c49b0553
 @njit(**FAST)
 def banded(x, T, W, scale, hop, V, C, S, D, start, band, g):
     "Normal equations of consecutive frames over their samples x, added to band (n, samples; lower form) and g. Returns each frame's cost."
@@ -552,7 +552,7 @@ def banded(x, T, W, scale, hop, V, C, S, D, start, band, g):
                 band[i - j, o + j] += G[i, j] * u * u
     return cost
 
-# %% ../nbs/14_reassignment.ipynb #f37c0980
+# %% ../nbs/14_reassignment.ipynb #08ba98f8
 def refine(
     e: Equations,
     x: np.ndarray,  # (samples,), changed in place
@@ -594,7 +594,7 @@ def refine(
     x[:] = best
     return costs
 
-# %% ../nbs/14_reassignment.ipynb #9d5a8ca9
+# %% ../nbs/14_reassignment.ipynb #26e549ec
 @dataclass(frozen=True)
 class Inversion:
     "How an inversion went."
@@ -609,7 +609,7 @@ class Inversion:
     def trusted(self) -> bool:
         return not self.warning
 
-# %% ../nbs/14_reassignment.ipynb #42ce1d61
+# %% ../nbs/14_reassignment.ipynb #fb68545d
 def check_features(freqs, times, mags, sr, n_fft, hop_length, win_length, center):
     "Raise `SpecgenError` for features that cannot come from these settings."
     if min(sr, n_fft, hop_length, win_length) <= 0 or win_length > n_fft or hop_length >= win_length:
@@ -631,7 +631,7 @@ def check_features(freqs, times, mags, sr, n_fft, hop_length, win_length, center
     if shift > 8:
         raise SpecgenError(f"frequencies: on average {shift:.0f} bins away from their bins; check sr and n_fft")
 
-# %% ../nbs/14_reassignment.ipynb #6308034f
+# %% ../nbs/14_reassignment.ipynb #fd248191
 def invert(
     freqs: np.ndarray | torch.Tensor,  # (n_fft // 2 + 1, frames), hertz; NaN where masked
     times: np.ndarray | torch.Tensor,  # the same shape, seconds
@@ -695,7 +695,7 @@ def judge(e: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) -> 
     residual = math.sqrt(cost.sum() / np.count_nonzero(e.weight))
     return Inversion(residual, float(good.mean()), segments, iterations, "; ".join(reasons))
 
-# %% ../nbs/14_reassignment.ipynb #923f0a0e
+# %% ../nbs/14_reassignment.ipynb #6b207d4b
 def reassign_file(
     wav: str | Path,  # sound to read
     npz: str | Path,  # features to write
