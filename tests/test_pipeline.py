@@ -119,7 +119,7 @@ def test_bad_input_is_one_line_and_code_2(finished, recordings, tmp_path, capsys
     ):
         with pytest.raises(SystemExit) as stop:
             main([str(word) for word in words])
-        said = [line for line in capsys.readouterr().err.splitlines() if "it/s]" not in line]
+        said = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "it/s]" not in line]
         assert stop.value.code == 2 and len(said) == 1 and said[0].startswith("specgen: "), (words, said)
         assert not out.exists(), words
     assert [p.name for p in Path(notes).iterdir()] == ["diary.txt"]
