@@ -85,8 +85,7 @@ class DigitGenerator(
     def labels(self, text: str) -> torch.Tensor:
         "Words to labels (n,): single characters, or class names with commas between. Raises `SpecgenError` for an unknown one."
         single = all(len(name) == 1 for name in self.classes)
-        words = [w for w in (text.replace(",", "").split() if single else text.split(","))]
-        words = [c for w in words for c in w] if single else [w.strip() for w in words]
+        words = list("".join(text.replace(",", "").split())) if single else [word.strip() for word in text.split(",")]
         for word in words:
             if word not in self.classes:
                 raise SpecgenError(f"'{word}' in '{text}': this model says {', '.join(self.classes)}; ask for these")
