@@ -1,8 +1,8 @@
 """The audio room against its peers, in one run: features (clips a second) and phase retrieval (spectral convergence and time).
 
-    python benchmarks/audio.py [--threads 2]
+    python benchmarks/audio.py [--threads 2] [--only features | phase]
 
-Prints medians over repeats and ratios to librosa or torchaudio, and names the machine. No data needed: the clips are noise shaped like speech,
+Prints medians over (interleaved) repeats and ratios to librosa or torchaudio, and names the machine. No data needed: the clips are noise shaped like speech,
 except for phase retrieval, which reads FSDD where `SPECGEN_DATA` points and is left out without it.
 """
 import argparse
@@ -16,7 +16,7 @@ import librosa
 import numpy as np
 import torch
 
-from specgen.audio import Fbank, LogMel, griffin_lim, kaldi, read, spectral_convergence, stft, torchaudio
+from specgen.audio import Fbank, LogMel, griffin_lim, kaldi, phase_retrieval, read, spectral_convergence, stft, torchaudio
 
 
 def machine():
@@ -56,7 +56,7 @@ def features(n_clips=200, batch=50):
         print(f"  {name:40s}{n_clips / value:8.0f} clips/s  {peer / value:6.2f} x its peer")
 
 
-def phase_retrieval(n_clips=100):
+def phases(n_clips=100, repeats=5):
     root = os.environ.get("SPECGEN_DATA")
     paths = sorted(Path(root).glob("fsdd/recordings/*.wav")) if root else []
     if not paths:
@@ -65,24 +65,42 @@ def phase_retrieval(n_clips=100):
     settings = dict(n_fft=512, hop_length=128)
     clips = [read(p)[0] for p in paths[:: len(paths) // n_clips][:n_clips]]
     mags = [stft(x, **settings).abs() for x in clips]
-    peer = lambda m, n, k: torch.from_numpy(librosa.griffinlim(m.numpy(), n_iter=k, length=n, random_state=0, **settings))  # noqa: E731
-    rows = {f"librosa.griffinlim, {k} iterations": (lambda m, n, k=k: peer(m, n, k)) for k in (32, 60)}
-    for k in (32, 60):
-        rows[f"griffin_lim, {k} iterations"] = lambda m, n, k=k: griffin_lim(m, n_iter=k, length=n, **settings)
-    print(f"\nphase retrieval of {n_clips} FSDD clips, n_fft 512, hop 128, Hann")
-    base = None
-    for name, method in rows.items():
-        sounds = [method(m, len(x)) for m, x in zip(mags, clips, strict=True)]
-        convergence = np.mean([spectral_convergence(m, s, **settings).item() for m, s in zip(mags, sounds, strict=True)])
-        seconds = median_seconds(lambda method=method: [method(m, len(x)) for m, x in zip(mags, clips, strict=True)], 3)
-        base = base or seconds
-        print(f"  {name:40s}{convergence:7.1f} dB  {seconds / base:6.2f} of librosa's time at 32")
+
+    def peer(mag, length, n_iter):
+        return torch.from_numpy(librosa.griffinlim(mag.numpy(), n_iter=n_iter, length=length, random_state=0, **settings))
+
+    def zero(mag, length, n_iter):
+        return griffin_lim(mag, n_iter=n_iter, phase=torch.zeros_like(mag), length=length, **settings)
+
+    def ours(method):
+        return lambda mag, length, n_iter: phase_retrieval(mag, method=method, n_iter=n_iter, length=length, **settings)
+
+    methods = {"librosa.griffinlim": (peer, 32, 60), "zero phase": (zero, 0), "phase_retrieval gla": (ours("gla"), 32, 60),
+               "phase_retrieval pghi": (ours("pghi"), 0), "phase_retrieval pghi+gla": (ours("pghi+gla"), 10, 14, 16, 20, 32, 60, 80, 100, 200)}
+    rows = {f"{name}, {n}": (method, n) for name, (method, *counts) in methods.items() for n in counts}
+    seconds, decibels = {name: [] for name in rows}, {}
+    for _ in range(repeats + 1):  # the first round warms up
+        for name, (method, n_iter) in rows.items():
+            start = time.perf_counter()
+            sounds = [method(mag, len(x), n_iter) for mag, x in zip(mags, clips, strict=True)]
+            seconds[name].append(time.perf_counter() - start)
+            decibels[name] = [spectral_convergence(m, s, **settings).item() for m, s in zip(mags, sounds, strict=True)]
+    seconds = {name: statistics.median(each[1:]) for name, each in seconds.items()}
+    base = seconds["librosa.griffinlim, 32"]
+    print(f"\nphase retrieval of {n_clips} FSDD clips one by one, n_fft 512, hop 128, Hann; method and iterations, spectral convergence, time")
+    for name in rows:
+        mean, median = np.mean(decibels[name]), np.median(decibels[name])
+        print(f"  {name:32s} mean {mean:6.1f} dB, median {median:6.1f} dB  {seconds[name]:6.2f} s  1/{base / seconds[name]:.1f} of librosa's at 32")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
-    torch.set_num_threads(parser.parse_args().threads)
+    parser.add_argument("--only", choices=("features", "phase"), help="leave out the other part")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     print(machine())
-    features()
-    phase_retrieval()
+    if args.only != "phase":
+        features()
+    if args.only != "features":
+        phases()
