@@ -64,7 +64,7 @@ def table(name, clips, sr, goal, **settings):
     return rows
 
 
-def forward(repeats=7):
+def forward(repeats=15):
     "Clips of 2 s a second, librosa and torch."
     clips = torch.randn(16, 32000, generator=torch.Generator().manual_seed(0)) * 0.1
     settings = dict(sr=16000, n_fft=80, hop_length=20, window="hamming", fill_nan=True)

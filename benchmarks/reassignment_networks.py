@@ -139,12 +139,21 @@ def together(output, target):
     return (10 * torch.log10(power.sum() / (power * 10 ** (-snr(output, target) / 10)).sum())).item()
 
 
+def overlap(frames):
+    "Windowed frames, added with the window as weight and without a thought for signs."
+    window, size = torch.hamming_window(80), (1, (len(frames) - 1) * 20 + 80)
+    total, weight = (torch.nn.functional.fold(v.T[None], size, (1, 80), stride=(1, 20)) for v in (frames * window, (window**2).expand_as(frames)))
+    return (total / weight).flatten()
+
+
 def judge_frames(net, clips):
     "Figures of the fourth network on clips of one length; their sounds, and their equations."
     table, parts = {}, [guess(net, y) for y in clips]
     frames, sounds, e = torch.cat([p[0] for p in parts]), torch.stack([p[1] for p in parts]), [p[2] for p in parts]
     wanted, clips = torch.cat([y.unfold(0, 80, 20) * torch.hamming_window(80) for y in clips]), clips[:, : sounds.shape[1]]
     sounds = sounds * (sounds * clips).sum(1, keepdim=True).sign()
+    told = (frames * (frames * wanted).sum(1, keepdim=True).sign()).chunk(len(clips))
+    table["told snr"] = snr(torch.stack([overlap(f) for f in told]), clips).mean().item()
     loud = (wanted**2).sum(1) > 8e-5
     table["frame snr"], table["middle frame snr"] = together(frames[loud], wanted[loud]), snr(frames, wanted)[loud].median().item()
     table["local snr"] = together(*(v.unfold(1, 1600, 1600).flatten(0, 1) for v in (sounds, clips)))

@@ -8,7 +8,7 @@ __all__ = ['PAD_MODES', 'FAST', 'make_windows', 'centres', 'reassigned_spectrogr
            'substitute', 'levenberg', 'first_guess', 'Equations', 'equations', 'seed', 'extend', 'fill', 'solve_frames',
            'join', 'banded', 'refine', 'Inversion', 'check_features', 'invert', 'judge', 'reassign_file', 'invert_file']
 
-# %% ../nbs/14_reassignment.ipynb #e139bdbb
+# %% ../nbs/14_reassignment.ipynb #e16d0d01
 import json
 import math
 import warnings
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from .audio import SpecgenError, atomic, compiled, integrate_slopes, loudness_levels, read, write
 
-# %% ../nbs/14_reassignment.ipynb #64724d84
+# %% ../nbs/14_reassignment.ipynb #8a22e736
 def make_windows(
     window: str | float | tuple | np.ndarray,  # scipy's name of a window, or the window itself (win_length,)
     win_length: int,  # samples
@@ -50,7 +50,7 @@ def make_windows(
     w = np.pad(w, (left, n_fft - win_length - left))
     return np.stack([w, (np.roll(w, -1) - np.roll(w, 1)) / 2, w * (np.arange(n_fft) - (n_fft - 1) / 2)])
 
-# %% ../nbs/14_reassignment.ipynb #8013f66a
+# %% ../nbs/14_reassignment.ipynb #37056c56
 def centres(
     n_frames: int,
     sr: float,  # hertz
@@ -110,24 +110,26 @@ def reassigned_spectrogram(
 
 def _reassign(y, windows, bins, starts, limit, *, sr, hop, frequencies, times, ref_power, fill_nan):
     "The transform of a few padded clips (clips, samples)."
-    bins, starts = (torch.as_tensor(v).to(y) for v in (bins[:, None], starts))
+    bins, starts = (torch.as_tensor(v).to(y) for v in (bins, starts[:, None]))
     frames = y.unfold(-1, windows.shape[-1], hop)
-    h, d, t = (torch.fft.rfft(frames * w).transpose(-1, -2) for w in windows)
+    h, d, t = (torch.fft.rfft(frames * w) for w in windows)  # (clips, frames, bins)
     mags, power = h.abs(), h.real**2 + h.imag**2
-    threshold = ref_power(power) if callable(ref_power) else ref_power
+    threshold = torch.as_tensor(ref_power(power.mT) if callable(ref_power) else ref_power)
+    threshold = threshold.mT if threshold.ndim > 1 else threshold
     empty = (mags < threshold**0.5) | (power == 0)
-    safe = torch.where(empty, 1.0, power)
+    safe = torch.where(empty, torch.inf, power)
 
-    def place(move, centre, top, wanted):
+    def place(move, centre, unit, top, wanted):
         if not wanted:
-            return centre.expand(mags.shape)
-        moved = torch.where(empty, centre if fill_nan else torch.nan, centre + move / safe)
-        return moved if limit is None else moved.clamp(0, top)
+            return centre.expand(mags.shape).mT
+        moved = torch.addcdiv(centre, move, safe, value=unit)
+        moved = moved if fill_nan else torch.where(empty, torch.nan, moved)
+        return (moved if limit is None else moved.clamp(0, top)).mT
 
-    freqs = place((d.real * h.imag - d.imag * h.real) * (0.5 * sr / math.pi), bins, sr / 2, frequencies)
-    return freqs, place((t.real * h.real + t.imag * h.imag) / sr, starts, limit, times), mags
+    freqs = place(d.real * h.imag - d.imag * h.real, bins, 0.5 * sr / math.pi, sr / 2, frequencies)
+    return freqs, place(t.real * h.real + t.imag * h.imag, starts, 1 / sr, limit, times), mags.mT
 
-# %% ../nbs/14_reassignment.ipynb #22f76425
+# %% ../nbs/14_reassignment.ipynb #3c6b58fa
 def moves(
     freqs: torch.Tensor,  # (..., bins, frames), hertz; NaN where masked
     times: torch.Tensor,  # likewise, seconds
@@ -143,7 +145,7 @@ def moves(
     a, b = (freqs - bins[:, None]) * n_fft / sr, (times - starts) * sr / n_fft
     return torch.stack([a.nan_to_num(0).clamp(-4, 4), b.nan_to_num(0).clamp(-1, 1), torch.log10(mags + 1e-3) + 2], -3)
 
-# %% ../nbs/14_reassignment.ipynb #049d6ce4
+# %% ../nbs/14_reassignment.ipynb #ef1e6af7
 class Residual(torch.nn.Module):
     "x + f(x)."
 
@@ -172,7 +174,7 @@ class Stacked(torch.nn.Module):
     def forward(self, x):
         return self.layers(x.flatten(-3, -2)).squeeze(1)
 
-# %% ../nbs/14_reassignment.ipynb #5834a0d6
+# %% ../nbs/14_reassignment.ipynb #4be295f1
 class Unrolled(torch.nn.Module):
     "Moves (clips, 3, bins, frames) of frames from the first sample on to samples (clips, (frames - 1) * hop_length + n_fft): all bins in three long rows."
 
@@ -186,7 +188,7 @@ class Unrolled(torch.nn.Module):
     def forward(self, x):
         return self.layers(x.transpose(-1, -2).flatten(-2)).squeeze(1)
 
-# %% ../nbs/14_reassignment.ipynb #da5a417a
+# %% ../nbs/14_reassignment.ipynb #70328ba0
 def lengths(mags: torch.Tensor) -> torch.Tensor:  # of an even n_fft: (..., bins, frames) to (..., frames)
     "The Euclidean length of every windowed frame, from its magnitudes (Parseval)."
     power = mags**2
@@ -194,16 +196,14 @@ def lengths(mags: torch.Tensor) -> torch.Tensor:  # of an even n_fft: (..., bins
 
 
 class FrameNet(torch.nn.Module):
-    "Moves of a frame and its neighbours (frames, 3, bins, context) to its outer product with itself, times `probes`: (frames, n_fft, rank)."
+    "Moves of a frame and its neighbours (frames, 3, bins, context) to its outer product with itself, some columns: (frames, n_fft, n_fft // 4)."
 
-    def __init__(self, n_fft=80, context=5, width=512, depth=3, rank=20):
+    def __init__(self, n_fft=80, context=5, width=512, depth=3):
         super().__init__()
-        t, k = torch.arange(n_fft) - (n_fft - 1) / 2, torch.linspace(0, 1, rank // 2) ** 2 * n_fft / 4 + 0.5
-        waves = 2 * math.pi * t[:, None] * k / n_fft
-        self.register_buffer("probes", torch.linalg.qr(torch.cat([waves.cos(), waves.sin()], 1))[0])
+        self.n_fft, self.columns = n_fft, slice(n_fft // 4, 3 * n_fft // 4, 2)
         shape = torch.nn.Linear(5 * (n_fft // 2 + 1) * context, width)
         blocks = [Residual(torch.nn.LayerNorm(width), torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.Linear(width, width)) for _ in range(depth)]
-        self.layers = torch.nn.Sequential(shape, *blocks, torch.nn.LayerNorm(width), torch.nn.Linear(width, n_fft * rank))
+        self.layers = torch.nn.Sequential(shape, *blocks, torch.nn.LayerNorm(width), torch.nn.Linear(width, n_fft * (n_fft // 4)))
         torch.nn.init.normal_(self.layers[-1].weight, std=1e-4)
         torch.nn.init.zeros_(self.layers[-1].bias)
 
@@ -212,7 +212,7 @@ class FrameNet(torch.nn.Module):
         mags = mags / lengths(mags)[:, None, x.shape[-1] // 2, None].clamp(min=1e-6)
         # the moves alone, and as the equations have them: times the magnitude
         rows = torch.stack([a, b, torch.log10(mags.clamp(min=0) + 1e-3), mags * a, mags * b], 1)
-        return self.layers(rows.flatten(1)).float().unflatten(1, (len(self.probes), -1))
+        return self.layers(rows.flatten(1)).float().unflatten(1, (self.n_fft, -1))
 
     def guess(self, x, batch=4096):
         "The direction of every frame, up to its sign: (frames, n_fft)."
@@ -223,10 +223,10 @@ class FrameNet(torch.nn.Module):
 def outer_loss(net: FrameNet, frames: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     "Squared error of the outer products, relative to saying nothing; `frames` (batch, n_fft) are windowed, x are their moves."
     unit = frames / frames.norm(dim=1, keepdim=True).clamp(min=1e-9)
-    seen = unit @ net.probes
+    seen = unit[:, net.columns]
     return ((net(x) - unit[:, :, None] * seen[:, None]) ** 2).sum((1, 2)).mean() / (seen**2).sum(1).mean()
 
-# %% ../nbs/14_reassignment.ipynb #37cc22f6
+# %% ../nbs/14_reassignment.ipynb #99a6772f
 FAST = dict(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 
 
@@ -246,7 +246,7 @@ def spectra(x, V, C, S):
                 out[5, k] -= c * S[m, k]
     return out
 
-# %% ../nbs/14_reassignment.ipynb #353ceea3
+# %% ../nbs/14_reassignment.ipynb #d540def7
 @njit(**FAST)
 def residuals(Z, T, W, R):
     "Weighted errors of one frame's equations into R (3, bins); returns the sum of their squares."
@@ -259,7 +259,7 @@ def residuals(Z, T, W, R):
         cost += R[0, k] ** 2 + R[1, k] ** 2 + R[2, k] ** 2
     return cost
 
-# %% ../nbs/14_reassignment.ipynb #38112efb
+# %% ../nbs/14_reassignment.ipynb #09c8c5ec
 @njit(**FAST)
 def curvature(Z, W, out):
     "What every bin adds to J'J before the transform, into (10, 2, bins): real and imaginary parts."
@@ -294,7 +294,7 @@ def slope(Z, R, W, V, D, start, lo, hi, at, g):
         m = (start + i) % D.shape[1]
         g[at + i - lo] += V[0, i] * Q[0, m] + V[1, i] * Q[1, m] + V[2, i] * Q[2, m]
 
-# %% ../nbs/14_reassignment.ipynb #8aa6df81
+# %% ../nbs/14_reassignment.ipynb #9f16ced8
 @njit(**FAST)
 def normal(Z, W, V, D, start, lo, hi, at, G):
     "Add J'J (lower triangle) of one frame's samples lo..hi to G, from row `at` on."
@@ -314,7 +314,7 @@ def normal(Z, W, V, D, start, lo, hi, at, G):
                 + ti * (w[j] * (Q[6, q] + Q[7, s]) + t[j] * (Q[8, p] + Q[9, s]))
             )
 
-# %% ../nbs/14_reassignment.ipynb #6a9f5405
+# %% ../nbs/14_reassignment.ipynb #166d412f
 @njit(**FAST)
 def factor(G, damp, L):
     "L with L L' = G + damp I, from G's lower triangle; False when that is not positive definite."
@@ -352,7 +352,7 @@ def substitute(L, y):
         for k in range(i):
             y[k] -= L[i, k] * y[i]
 
-# %% ../nbs/14_reassignment.ipynb #7b45827e
+# %% ../nbs/14_reassignment.ipynb #49db3260
 @njit(**FAST)
 def levenberg(x, T, W, hop, V, C, S, D, start, lo, hi, iters, damp, goal):
     "Samples lo..hi of x, so that all frames of T agree; in place. Returns the cost and the iterations."
@@ -405,10 +405,11 @@ def levenberg(x, T, W, hop, V, C, S, D, start, lo, hi, iters, damp, goal):
             move[lo:hi] += bend
         xn[:] = x - move
 
-# %% ../nbs/14_reassignment.ipynb #fa62e5a2
+# %% ../nbs/14_reassignment.ipynb #885ed81b
 def first_guess(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window, center) -> np.ndarray:  # ((frames - 1) * hop_length + n_fft,)
     "A sound whose phase follows the features: frequencies are its slope along time, times its slope along frequency."
-    (bins, starts), (n_bins, n_frames) = centres(mags.shape[1], sr, n_fft, hop_length, center), mags.shape
+    n_frames = mags.shape[1]
+    bins, starts = centres(n_frames, sr, n_fft, hop_length, center)
     f, b = np.where(np.isfinite(freqs), freqs, bins[:, None]), np.where(np.isfinite(times), times - starts, 0) * sr
     by_frame, by_bin = 2 * np.pi * hop_length / sr * f, -2 * np.pi / n_fft * (b + (n_fft - 1) / 2)
     _, level, loud = loudness_levels(torch.from_numpy(mags)[None], 1e-6)
@@ -422,7 +423,7 @@ def first_guess(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window
         weight[k * hop_length : k * hop_length + n_fft] += w * w
     return total / np.maximum(weight, 1e-3 * weight.max())
 
-# %% ../nbs/14_reassignment.ipynb #e94555f5
+# %% ../nbs/14_reassignment.ipynb #4d719ec0
 @dataclass
 class Equations:
     "The quadratic equations of all frames, scaled so that the loudest bin of each frame is 1."
@@ -477,7 +478,7 @@ def equations(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window, 
     tables = (hop_length, V, np.cos(angle), np.sin(angle), np.concatenate([np.cos(period), np.sin(period)]), int(first))
     return Equations(n_fft, hop_length, right, weight, scale, 1e-13 + 30 * noise, noise, lost.mean(1), silent, guess, tables)
 
-# %% ../nbs/14_reassignment.ipynb #e9b92f16
+# %% ../nbs/14_reassignment.ipynb #c8e383e2
 def seed(
     e: Equations,
     f: int,  # first frame of the group
@@ -501,7 +502,7 @@ def seed(
             return x * unit
     return None
 
-# %% ../nbs/14_reassignment.ipynb #81223060
+# %% ../nbs/14_reassignment.ipynb #b6324159
 @njit(**FAST)
 def extend(f, d, X, chain, scale, T, W, accept, noise, tries, ahead, history, rng, hop, V, C, S, D, start):
     "Solve frame f + d beside the solved frame f, with solved ones behind and unsolved ones ahead. Returns the cost, or -1."
@@ -568,7 +569,7 @@ def extend(f, d, X, chain, scale, T, W, accept, noise, tries, ahead, history, rn
         X[f - d * i] = bestx[o : o + n] * unit
     return best
 
-# %% ../nbs/14_reassignment.ipynb #5d03b13d
+# %% ../nbs/14_reassignment.ipynb #9e0adf94
 @njit(**FAST)
 def fill(left, right, X, chain, scale, T, W, accept, noise, sure, tries, ahead, history, seed, hop, V, C, S, D, start):
     "Grow the solved frames on both sides of a gap towards one another; marks solved frames in `chain`. Returns how many are left."
@@ -588,7 +589,7 @@ def fill(left, right, X, chain, scale, T, W, accept, noise, sure, tries, ahead, 
                     ends[side] = g
     return ends[1] - ends[0] - 1
 
-# %% ../nbs/14_reassignment.ipynb #9f770bb0
+# %% ../nbs/14_reassignment.ipynb #4245125d
 def solve_frames(
     e: Equations,
     pool: Executor,
@@ -609,10 +610,16 @@ def solve_frames(
             j = i + np.flatnonzero(runs[i : i + block])
             if len(j):
                 places.append(j[np.argmax(e.scale[j])] if k == 0 else rng.choice(j))
-        seeds = pool.map(lambda f, k=k: seed(e, f, group, np.random.default_rng((rng_seed, k, f))), places)
-        for f, x in zip(places, list(seeds), strict=True):
+        tries = 1 if e.n_fft > 128 and k < 4 else 2
+        seeds = [pool.submit(seed, e, f, group, np.random.default_rng((rng_seed, k, f)), tries) for f in places]
+        for f, job in zip(places, seeds, strict=True):
+            x = job.result()
             for i in range(group if x is not None else 0):
                 X[f + i], chain[f + i] = x[i * e.hop : i * e.hop + n], f
+            if x is not None and e.n_fft > 128:  # long frames are dear to seed and cheap to continue
+                for other in seeds:
+                    other.cancel()
+                break
         # what stops one way of growing often lets another through
         history, ahead = (6 if e.n_fft <= 128 else 2) * (1 + k % 2 * (k > 2)), 3 if k in (5, 8) else 1
         for back, tries, new in ((0, 1, 1), (history, 4 if k < 2 else 20, ahead)):
@@ -642,7 +649,7 @@ def _take_back(chain, rim, least):
     if rim and opened.any():
         chain[binary_dilation(opened, iterations=rim) & (chain >= 0)] = -1
 
-# %% ../nbs/14_reassignment.ipynb #fb5a2959
+# %% ../nbs/14_reassignment.ipynb #18be7d4a
 def join(
     e: Equations,
     X: np.ndarray,  # (frames, n)
@@ -685,7 +692,7 @@ def _roots(tree, solved) -> Iterator[int]:
             yield f
             seen[breadth_first_order(tree, f, directed=False, return_predecessors=False)] = True
 
-# %% ../nbs/14_reassignment.ipynb #0ffdc9fd
+# %% ../nbs/14_reassignment.ipynb #3c08ccfb
 @njit(**FAST)
 def banded(x, T, W, scale, hop, V, C, S, D, start, band, g):
     "Normal equations of consecutive frames over their samples x, added to band (n, samples; lower form) and g. Returns each frame's cost."
@@ -704,7 +711,7 @@ def banded(x, T, W, scale, hop, V, C, S, D, start, band, g):
                 band[i - j, o + j] += G[i, j] * u * u
     return cost
 
-# %% ../nbs/14_reassignment.ipynb #fed95531
+# %% ../nbs/14_reassignment.ipynb #ab3b5f11
 def refine(
     e: Equations,
     x: np.ndarray,  # (samples,), changed in place
@@ -746,7 +753,7 @@ def refine(
     x[:] = best
     return costs
 
-# %% ../nbs/14_reassignment.ipynb #f7397e61
+# %% ../nbs/14_reassignment.ipynb #c008199e
 @dataclass(frozen=True)
 class Inversion:
     "How an inversion went."
@@ -761,7 +768,7 @@ class Inversion:
     def trusted(self) -> bool:
         return not self.warning
 
-# %% ../nbs/14_reassignment.ipynb #80237cab
+# %% ../nbs/14_reassignment.ipynb #c2b05bc9
 def check_features(freqs, times, mags, sr, n_fft, hop_length, win_length, center):
     "Raise `SpecgenError` for features that cannot come from these settings."
     if min(sr, n_fft, hop_length, win_length) <= 0 or win_length > n_fft or hop_length >= win_length:
@@ -783,7 +790,7 @@ def check_features(freqs, times, mags, sr, n_fft, hop_length, win_length, center
     if shift > 8:
         raise SpecgenError(f"frequencies: on average {shift:.0f} bins away from their bins; check sr and n_fft")
 
-# %% ../nbs/14_reassignment.ipynb #b7654825
+# %% ../nbs/14_reassignment.ipynb #5195a0d7
 def invert(
     freqs: np.ndarray | torch.Tensor,  # (n_fft // 2 + 1, frames), hertz; NaN where masked
     times: np.ndarray | torch.Tensor,  # the same shape, seconds
@@ -847,7 +854,7 @@ def judge(e: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) -> 
     residual = math.sqrt(cost.sum() / np.count_nonzero(e.weight))
     return Inversion(residual, float(good.mean()), segments, iterations, "; ".join(reasons))
 
-# %% ../nbs/14_reassignment.ipynb #0d997493
+# %% ../nbs/14_reassignment.ipynb #21869c1c
 def reassign_file(
     wav: str | Path,  # sound to read
     npz: str | Path,  # features to write
