@@ -1,0 +1,115 @@
+"""The shipped vocoder beside phase retrieval, in one run: quality on held-out digits and speed on clips of one second, from the same mels.
+
+    python benchmarks/vocoder.py [--threads 1] [--train FOLDER]
+
+Needs FSDD (`SPECGEN_DATA`, or a network) and the packages of `pip install specgen[vocoder]`. With `--train` it trains the shipped vocoder anew instead; the
+folder continues where it was interrupted.
+"""
+import argparse
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import librosa
+import torch
+
+from specgen.audio import LogMel, phase_retrieval
+from specgen.corpora import load, split
+from specgen.vocoder import PUBLISHED, Generator, HiFiGAN, fit_vocoder, mel_loss, speech_scores
+
+MELS = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=64, power=1.0)
+
+
+def machine():
+    "One line: processor, cores, torch."
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def median_seconds(work, repeats=7):
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def methods(vocoder):
+    "Name -> a function from a picture and a length to sound."
+    mels = vocoder.representation
+
+    def retrieve(method, n_iter):
+        return lambda spec, n: phase_retrieval(mels.expand(mels.denormalize(spec)), method=method, n_iter=n_iter, length=n, **mels.stft_settings)
+
+    def peer(spec, n):
+        mag = mels.expand(mels.denormalize(spec)).numpy()
+        return torch.from_numpy(librosa.griffinlim(mag, n_iter=60, n_fft=mels.n_fft, hop_length=mels.hop_length, length=n, random_state=0))
+
+    return {
+        "librosa.griffinlim, 60 iterations": peer,
+        "Griffin-Lim, 60 iterations": retrieve("gla", 60),
+        "Griffin-Lim, 32 iterations": retrieve("gla", 32),
+        "PGHI": retrieve("pghi", 0),
+        "PGHI + Griffin-Lim, 32 iterations": retrieve("pghi+gla", 32),
+        "the vocoder that ships": lambda spec, n: vocoder.decode(spec, length=n),
+    }
+
+
+def compare(vocoder, strings):
+    mels, rate = vocoder.representation, vocoder.representation.sample_rate
+    line = torch.cat([w for words in strings for w in words])
+    seconds = line[: len(line) // rate * rate].view(-1, rate)[:20]
+    specs = [mels.encode(x) for x in seconds]
+    print(f"\n{len(strings)} strings of ten held-out digits; speed on {len(specs)} clips of 1 s, one by one")
+    print(f"  {'':36s}  PESQ   STOI    mel  x real time  speed, of Griffin-Lim 60")
+    rows = {}
+    for name, decode in methods(vocoder).items():
+        scores = []
+        for words in strings:
+            made = [decode(mels.encode(w), len(w)) for w in words]
+            distance = sum(mel_loss(w[None], m[None], mels).item() for w, m in zip(words, made, strict=True)) / len(words)
+            scores.append({**speech_scores(words, made, rate), "mel": distance})
+        mean = {key: statistics.mean(row[key] for row in scores) for key in scores[0]}
+        rows[name] = mean | {"speed": len(specs) / median_seconds(lambda decode=decode: [decode(spec, rate) for spec in specs])}
+    for name, row in rows.items():
+        ratio = row["speed"] / rows["Griffin-Lim, 60 iterations"]["speed"]
+        print(f"  {name:36s} {row['pesq']:.3f}  {row['stoi']:.3f}  {row['mel']:.3f}  {row['speed']:11.0f}  {ratio:23.1f}")
+
+
+def published():
+    print("\npublished generators, one second at 22.05 kHz")
+    for name, config in PUBLISHED.items():
+        model, mels = Generator(config).eval(), torch.randn(1, 80, 86)
+        with torch.inference_mode():
+            print(f"  {name}  {86 * 256 / 22050 / median_seconds(lambda model=model, mels=mels: model(mels), 3):6.1f} x real time")
+
+
+def train(corpus, folder):
+    "On the training recordings; take 5 watches."
+    waveforms = corpus.waveforms(MELS.sample_rate)
+    sounds, watching = ([w for item, w in zip(corpus, waveforms, strict=True) if (item.take == 5) == watches] for watches in (False, True))
+    fit_vocoder(sounds, MELS, folder=folder, validate=watching).half().save_pretrained(folder / "model")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--train", metavar="FOLDER", type=Path, help="train the vocoder that ships, into FOLDER/model")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    print(machine())
+    corpus = load("fsdd")
+    train_index, test_index = split(corpus, "official")
+    if given.train:
+        train(corpus.subset(train_index), given.train)
+    else:
+        test, strings = corpus.subset(test_index), {}
+        for item, waveform in zip(test, test.waveforms(MELS.sample_rate), strict=True):
+            strings.setdefault((item.speaker, item.take), []).append(waveform)
+        compare(HiFiGAN.from_pretrained("digits"), list(strings.values()))
+        published()
