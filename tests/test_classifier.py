@@ -8,7 +8,25 @@ import pytest
 import torch
 
 from specgen.audio import LogMel, SpecgenError, write
-from specgen.classifier import Classifier, classify, fit_classifier, fixed_pictures, predict, predict_files, write_submissions
+from specgen.classifier import (
+    RECIPES,
+    Classifier,
+    classify,
+    disturbed,
+    fit_classifier,
+    fit_model,
+    fixed_pictures,
+    masked,
+    mixed,
+    predict,
+    predict_files,
+    recipe_of,
+    rolled,
+    submit,
+    tilted,
+    warped,
+    write_submissions,
+)
 from specgen.corpora import load
 from specgen.training import load_model
 
@@ -103,6 +121,110 @@ def test_short_and_long_clips_become_one_size():
     torch.testing.assert_close(pictures[2], MELS.encode(tone[3240:4760]))  # the middle of the long one
 
 
+def test_levelled_pictures_do_not_know_loudness_or_room():
+    tone = torch.sin(torch.arange(1520) / 3)
+    (plain,), (level,) = (fixed_pictures([tone], MELS, 20, depth) for depth in (None, 40))
+    ground = plain.max() - 40 / MELS.decibels
+    assert plain.min() < ground and (level.min() == level).sum() == (plain <= ground).sum()
+    torch.testing.assert_close(torch.stack([level.mean(), level.std()]), torch.tensor([0.0, 1.0]))
+    room = tone + 1e-4 * torch.randn(1520, generator=generator())
+    torch.testing.assert_close(fixed_pictures([0.3 * room], MELS, 20, 40)[0], level, atol=0.05, rtol=0)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_an_idle_warp_changes_nothing():
+    pictures, _ = bars(5)
+    torch.testing.assert_close(warped(pictures, generator(), hertz=torch.linspace(0, 4000, 32), voice=0, tempo=0, frames=0), pictures)
+
+
+def test_another_voice_divides_all_frequencies_by_one_factor():
+    hertz = MELS.frequencies
+    lines = torch.exp(-((hertz.log2() - torch.tensor([500.0, 1500.0]).log2()[:, None]) / 0.1) ** 2).sum(0)  # two resonances
+    moved = warped(lines[:, None].expand(200, 32, 4), generator(), hertz=hertz, voice=0.2, tempo=0, frames=0)[..., 0]
+    low, high = hertz < 870, hertz >= 870
+    centres = torch.stack([(moved * hertz.log() * part).sum(1) / (moved * part).sum(1) for part in (low, high)])
+    factors = centres - centres.mean(1, keepdim=True)
+    assert factors[0].std() > 0.08
+    assert torch.corrcoef(factors)[0, 1] > 0.98
+
+
+def test_tempo_keeps_the_middle_and_moves_the_ends():
+    pulses = torch.zeros(50, 8, 41)
+    pulses[:, :, [10, 20, 30]] = 1
+    moved = warped(pulses, generator(), hertz=torch.linspace(0, 4000, 8), voice=0, tempo=0.3, frames=0)[:, 0]
+    places = torch.arange(41.0)
+    ends = torch.stack([(part * places).sum(1) / part.sum(1) for part in (moved * (places < 16), moved * (places > 24))])
+    assert (moved[:, 20] > 0.99).all()
+    torch.testing.assert_close(ends.mean(0), torch.full((50,), 20.0))
+    assert ends[0].std() > 0.5
+
+
+def test_microphones_colour_all_frames_alike():
+    change = tilted(torch.zeros(300, 32, 6), generator(), 0.5)
+    assert (change == change[..., :1]).all()
+    assert abs(change.mean()) < 0.05 and 0.4 < change.std() < 0.8  # three cosines, the power of each one half
+
+
+def test_masks_hide_one_stripe_each_way_under_the_mean():
+    pictures = torch.randn(40, 32, 20, generator=generator())
+    hidden = masked(pictures, generator(), (8, 5)) != pictures
+    rows, frames = hidden.all(2).sum(1), hidden.all(1).sum(1)
+    assert rows.max() <= 8 and frames.max() <= 5 and rows.float().mean() > 2
+    assert (hidden == (hidden.all(2)[:, :, None] | hidden.all(1)[:, None, :])).all()
+    means = pictures.mean((1, 2))
+    assert all((masked(pictures, generator(), (8, 5))[i][hidden[i]] == means[i]).all() for i in range(40))
+
+
+def test_rolling_keeps_every_frame_in_turn():
+    pictures = torch.arange(10.0).expand(30, 4, 10)
+    starts = rolled(pictures, generator())
+    assert ((starts - starts[..., :1]) % 10 == pictures).all()
+    assert len(starts[:, 0, 0].unique()) > 5
+
+
+def test_mixing_leaves_each_clip_its_larger_part():
+    pictures = torch.arange(200.0)[:, None, None].expand(200, 2, 2)
+    both, other, own = mixed(pictures, generator(), 0.5)
+    assert own.min() >= 0.5 and 60 < (own == 1).sum() < 140
+    torch.testing.assert_close(both[:, 0, 0], own * torch.arange(200.0) + (1 - own) * other)
+    assert torch.equal(mixed(pictures, generator(), 0.0)[0], pictures)
+
+
+def test_disturbing_repeats_with_the_seed():
+    pictures, _ = bars(6)
+    how = dict(hertz=MELS.frequencies, warp=dict(voice=0.1, tempo=0.1, frames=2), roll=True, tilt=0.2, mask=(4, 4))
+    first, again, other = (disturbed(pictures, generator(seed), **how) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(disturbed(pictures, generator(), hertz=MELS.frequencies), pictures)
+
+
+def test_mixed_training_learns_too():
+    pictures, labels = bars()
+    model = fit_classifier(pictures, labels, n_classes=3, preset="quick", mix=0.8, disturb=lambda x, g: masked(x, g, (2, 4)), progress=False)
+    assert (predict(model, pictures).argmax(1) == labels).float().mean() > 0.95
+
+
+def test_recipes_follow_the_durations(tones):
+    assert recipe_of(tones) == "words"
+    assert recipe_of(replace(tones, items=[replace(item, duration=5.0) for item in tones])) == "sounds"
+    with pytest.raises(SpecgenError, match="huge"):
+        classify(tones, preset="huge", progress=False)
+
+
+def test_long_sounds_have_their_own_recipe(tmp_path):
+    for name, hertz in (("low", 300), ("high", 2000)):
+        (tmp_path / name).mkdir()
+        for take in range(4):
+            t = torch.arange(int(2.2 * RATE)) / RATE
+            write(tmp_path / name / f"{take}.wav", 0.3 * torch.sin(2 * math.pi * (hertz + 20 * take) * t), RATE)
+    small = {**RECIPES["sounds"], "sizes": {"small": dict(channels=(4, 8, 8), epochs=3, most_steps=3, batch_size=4, lr=1e-3)}}
+    model, probs, _ = classify(load(str(tmp_path)), by="stratified", recipe=small, progress=False)
+    assert model.representation["n_mels"] == 128 and model.depth is None and probs.shape == (2, 2)
+
+
 def test_a_checkpoint_alone_predicts_files(trained, tones, tmp_path):
     model, probs, labels = trained
     assert (probs.argmax(1) == labels).all()
@@ -149,3 +271,86 @@ def test_submissions_are_sorted_and_whole_or_absent(tmp_path):
         with pytest.raises(SpecgenError):
             write_submissions(tmp_path / "bad.csv", ids, classes)
     assert [p.name for p in tmp_path.iterdir()] == ["submissions.csv"]
+
+
+@pytest.fixture(scope="module")
+def fitted(tones, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fitted")
+    (tones.root / "low" / "broken.wav").write_text("no sound")
+    try:
+        scores = fit_model(out, train=tones.root, preset="quick", progress=False)
+    finally:
+        (tones.root / "low" / "broken.wav").unlink()
+    return out, scores
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_fitting_writes_model_scores_and_what_was_skipped(fitted):
+    out, scores = fitted
+    assert {p.name for p in out.iterdir()} == {"README.md", "config.json", "fit.json", "model.safetensors", "scores.json", "skipped.csv", "training"}
+    assert json.loads((out / "scores.json").read_text()) == scores
+    assert (scores["n_train"], scores["n_test"]) == (14, 2)
+    assert [row[0] for row in rows_of(out / "skipped.csv")] == ["path", "low/broken.wav"]
+
+
+def test_an_old_model_never_answers_for_new_recordings(fitted, tones, tmp_path):
+    out, scores = fitted
+    with pytest.raises(SpecgenError, match="other recordings or settings"):
+        fit_model(out, train=tones.root, preset="quick", seed=1, progress=False)
+    assert fit_model(out, train=tones.root, preset="quick", progress=False) == scores  # the same again returns at once
+    (tmp_path / "low").symlink_to(tones.root / "high")  # the same clips, their names exchanged
+    (tmp_path / "high").symlink_to(tones.root / "low")
+    with pytest.raises(SpecgenError, match="other recordings or settings"):
+        fit_model(out, train=tmp_path, preset="quick", progress=False)
+
+
+def test_every_file_becomes_a_row_or_is_listed(fitted, tones, tmp_path):
+    folder = tmp_path / "unlabelled"
+    for name, item in (("b.wav", tones[0]), ("a.wav", tones[15]), ("deep/c.wav", tones[1])):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(item.path)
+    (folder / "broken.wav").write_bytes(tones[0].path.read_bytes()[:1000])
+    (folder / "empty.flac").touch()
+    (folder / "notes.txt").write_text("no sound")
+    (folder / ".hidden").touch()
+    for _ in range(2):  # the second time its own files lie there already
+        done = submit(folder, fitted[0], folder / "submissions.csv", progress=False)
+    expected = [["a", tones[15].label], ["b", tones[0].label], ["deep/c", tones[1].label]]
+    assert rows_of(done.path) == [["ID", "Class"], *expected]
+    assert [row[0] for row in rows_of(done.unreadable_path)] == ["path", "broken.wav", "empty.flac", "notes.txt"]
+    assert done.n_predicted == 3 and len(done.unreadable) == 3
+
+
+def test_ids_that_would_be_shared_keep_their_suffix(fitted, tones, tmp_path):
+    (tmp_path / "files").mkdir()
+    waveform = tones.waveforms(RATE)[0]
+    for suffix in ("wav", "flac"):
+        write(tmp_path / "files" / f"a.{suffix}", waveform, RATE)
+    done = submit(tmp_path / "files", fitted[0], tmp_path / "out.csv", progress=False)
+    assert [row[0] for row in rows_of(done.path)] == ["ID", "a.flac", "a.wav"]
+
+
+def test_impossible_errands_are_refused_in_one_line(fitted, tones, tmp_path):
+    (tmp_path / "one" / "class").mkdir(parents=True)
+    (tmp_path / "one" / "class" / "a.wav").symlink_to(tones[0].path)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("no sound")
+    (tmp_path / "nothing").mkdir()
+    errands = {
+        "either": lambda: fit_model(tmp_path / "m", progress=False),
+        "one class": lambda: fit_model(tmp_path / "m", train=tmp_path / "one", progress=False),
+        "nowhere": lambda: fit_model(tmp_path / "m", train=tmp_path / "nowhere", progress=False),
+        "no such folder": lambda: submit(tmp_path / "nowhere", fitted[0], tmp_path / "s.csv", progress=False),
+        "no saved model": lambda: submit(tmp_path / "one", tmp_path / "nothing", tmp_path / "s.csv", progress=False),
+        "none of its 1": lambda: submit(tmp_path / "text", fitted[0], tmp_path / "s.csv", progress=False),
+        "holds no files": lambda: submit(tmp_path / "nothing", fitted[0], tmp_path / "s.csv", progress=False),
+    }
+    for word, errand in errands.items():
+        with pytest.raises(SpecgenError, match=word) as error:
+            errand()
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "s.csv").exists()
