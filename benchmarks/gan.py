@@ -77,7 +77,7 @@ def choose(name, wanted, args):
 
     size, configs = RECIPES[name]["sizes"][args.preset], {}
     if "source" in wanted:
-        configs["the source's recipe"] = GANConfig(width=size["width"], most=size["most"], epochs=args.epochs or 100)
+        configs["the source"] = GANConfig(width=size["width"], most=size["most"], epochs=args.epochs or 100)
     steps = list(STEPS) if "steps" in wanted else list(STEPS)[-1:] if "final" in wanted else []
     return configs | {step: settings(step) for step in steps}
 

@@ -6,7 +6,7 @@
 __all__ = ['app', 'classify', 'gan', 'specgen', 'run', 'generate', 'fit', 'predict', 'gan_fit', 'sample', 'reassign', 'invert',
            'main']
 
-# %% ../nbs/16_cli.ipynb #f58eef56
+# %% ../nbs/16_cli.ipynb #193c6b92
 import os
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ import typer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
-# %% ../nbs/16_cli.ipynb #80a09df7
+# %% ../nbs/16_cli.ipynb #daac207b
 app = typer.Typer(
     help="How sound becomes pictures, and pictures become sound.",
     no_args_is_help=True,
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/16_cli.ipynb #c8d9b32f
+# %% ../nbs/16_cli.ipynb #d1b29da2
 @app.callback()
 def specgen(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
@@ -36,7 +36,7 @@ def specgen(
         typer.echo(f"specgen {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/16_cli.ipynb #934a83ea
+# %% ../nbs/16_cli.ipynb #13e3ce5c
 @app.command(rich_help_panel="The digits road")
 def run(
     corpus: Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "digits",
@@ -51,7 +51,7 @@ def run(
 
     run_road(corpus, root=root, preset=preset, out=out, seed=seed, strict=strict)
 
-# %% ../nbs/16_cli.ipynb #458d3521
+# %% ../nbs/16_cli.ipynb #0f4118cd
 @app.command(rich_help_panel="The digits road")
 def generate(
     text: Annotated[str, typer.Argument(help="What to say: digits such as 0123456789, or class names with commas between them.")],
@@ -67,7 +67,7 @@ def generate(
     for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #8b2592df
+# %% ../nbs/16_cli.ipynb #abd321cb
 classify = typer.Typer(help="Train a classifier of recordings, and name recordings with it.", no_args_is_help=True)
 app.add_typer(classify, name="classify", rich_help_panel="Classification")
 
@@ -106,7 +106,7 @@ def predict(
     if done.unreadable:
         typer.echo(f"specgen: {len(done.unreadable)} files can't be read; {done.unreadable_path} lists them", err=True)
 
-# %% ../nbs/16_cli.ipynb #d0387d71
+# %% ../nbs/16_cli.ipynb #f4c38767
 gan = typer.Typer(help="Train a conditional GAN of log-mel pictures, and draw sounds with it.", no_args_is_help=True)
 app.add_typer(gan, name="gan", rich_help_panel="Generation")
 
@@ -142,7 +142,7 @@ def sample(
     for path in sample_files(model, out, label=label, n=n, seed=seed, vocoder=vocoder):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #a73123ee
+# %% ../nbs/16_cli.ipynb #d180449b
 @app.command(rich_help_panel="Reassigned spectrogram")
 def reassign(
     wav: Annotated[Path, typer.Argument(help="Sound to read.")],
@@ -171,7 +171,7 @@ def invert(
     if not result.trusted:
         typer.echo(f"specgen: {result.warning}", err=True)
 
-# %% ../nbs/16_cli.ipynb #b8f20cb5
+# %% ../nbs/16_cli.ipynb #f1d24367
 def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
 ):
@@ -194,7 +194,7 @@ def main(
         typer.echo(f"specgen: {error}", err=True)
         sys.exit(2)
 
-# %% ../nbs/16_cli.ipynb #fc78722c
+# %% ../nbs/16_cli.ipynb #c3783210
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals():  # a notebook has no __file__
     main()

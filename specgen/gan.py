@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'STEPS', 'GANConfig', 'config_of', 'Pictures', 'draw_corpu
            'Discriminator', 'Scale', 'slow_down', 'settle', 'save_epoch', 'fit_gan', 'gan_scores', 'fit_model',
            'load_generator', 'sample_files']
 
-# %% ../nbs/11_gan.ipynb #68838517
+# %% ../nbs/11_gan.ipynb #9d384a0f
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +30,7 @@ from .flow_matching import check_labels
 from .training import TrainConfig, load_model
 from .vocoder import HiFiGAN, train_gan
 
-# %% ../nbs/11_gan.ipynb #bf0ee5be
+# %% ../nbs/11_gan.ipynb #428b8c8f
 RECIPES = {
     # 64 mels x 64 frames, 0.64 s: the mels of the vocoder that ships
     "words": dict(
@@ -59,7 +59,7 @@ RECIPES = {
     ),
 }
 
-# %% ../nbs/11_gan.ipynb #866b4d34
+# %% ../nbs/11_gan.ipynb #859b5817
 @dataclass(frozen=True)
 class GANConfig:
     "Sizes and switches of a conditional GAN; as it stands, the source's recipe."
@@ -106,7 +106,7 @@ def config_of(
         switches |= STEPS[name]
     return GANConfig(**recipe["sizes"][preset], **switches)
 
-# %% ../nbs/11_gan.ipynb #a1c32219
+# %% ../nbs/11_gan.ipynb #3fcf2fe9
 class Pictures(NamedTuple):
     "Standardised pictures of a corpus, one size."
 
@@ -134,7 +134,7 @@ def draw_corpus(
     representation = replace(representation, mean=logs[train].mean().item(), std=logs[train].std().item())
     return Pictures(representation.normalize(logs), corpus.labels, list(corpus.classes), representation, train, held)
 
-# %% ../nbs/11_gan.ipynb #81849453
+# %% ../nbs/11_gan.ipynb #3c81994d
 def widths(
     shape: tuple[int, int],  # of the picture: mels, frames
     width: int,  # channels at full resolution
@@ -146,14 +146,14 @@ def widths(
         raise SpecgenError(f"pictures of {shape[0]} x {shape[1]}: both sides must halve until the shorter one is 4; give 64 x 64 or 128 x 512")
     return [min(width * 2**i, most) for i in range(halvings, -1, -1)], tuple(side >> halvings for side in shape)
 
-# %% ../nbs/11_gan.ipynb #808b32e1
+# %% ../nbs/11_gan.ipynb #91c92a68
 def doubling(inputs: int, outputs: int, smooth: bool) -> nn.Module:
     "Twice as high and wide: a transposed convolution; the mean of 2 x 2 places after it lets no pattern of period two pass."
     if not smooth:
         return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 3, 2), nn.AvgPool2d(2, 1))
 
-# %% ../nbs/11_gan.ipynb #cc0adea9
+# %% ../nbs/11_gan.ipynb #a5227dd0
 class Norm(nn.Module):
     "Batch norm; with a style, gains and shifts are read from it (de Vries et al. 2017)."
 
@@ -168,7 +168,7 @@ class Norm(nn.Module):
         gain, shift = self.film(style)[:, :, None, None].chunk(2, 1)
         return self.norm(x) * (1 + gain) + shift
 
-# %% ../nbs/11_gan.ipynb #bdd918f8
+# %% ../nbs/11_gan.ipynb #4d1d2536
 class Generator(nn.Module, PyTorchModelHubMixin):
     "Noise and a label become a picture: a small tensor that transposed convolutions double until it is whole."
 
@@ -233,7 +233,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         sound = vocoder.decode(pictures, representation=representation) if vocoder else representation.decode(pictures)
         return sound / sound.abs().amax(-1, keepdim=True).clamp(min=1)
 
-# %% ../nbs/11_gan.ipynb #da6005b1
+# %% ../nbs/11_gan.ipynb #8d6ba612
 class Discriminator(nn.Module):
     "A picture and a label become one logit: real, or drawn?"
 
@@ -267,7 +267,7 @@ class Discriminator(nn.Module):
         logits = self.decide(x)[:, 0]
         return (logits + (x * self.label(labels)).sum(1) if self.projection else logits).float()
 
-# %% ../nbs/11_gan.ipynb #a0f2e134
+# %% ../nbs/11_gan.ipynb #a3919e01
 class Scale(nn.Module):
     "A weight that is stored divided by a factor: Adam, whose steps have one size, moves it that much slower (Karras et al. 2018)."
 
@@ -298,7 +298,7 @@ def settle(model: nn.Module) -> nn.Module:
                 parametrize.remove_parametrizations(module, name)
     return model
 
-# %% ../nbs/11_gan.ipynb #50dc0564
+# %% ../nbs/11_gan.ipynb #b510642a
 def save_epoch(
     folder: Path,  # for epoch_0001.png and epoch_0001.wav
     model: Generator,
@@ -312,7 +312,7 @@ def save_epoch(
         temporary.write_bytes(to_png(show_specs(pictures, representation=r, titles=model.classes, ncols=5)))
     write(folder / f"epoch_{epoch:04d}.wav", model.decode(pictures[:3]).flatten(), r.sample_rate)
 
-# %% ../nbs/11_gan.ipynb #3a8bbd8b
+# %% ../nbs/11_gan.ipynb #4ea6d5d7
 def fit_gan(
     pictures: Pictures,
     config: GANConfig,
@@ -362,7 +362,7 @@ def fit_gan(
               folder=folder, validate=look, title="GAN", progress=progress)
     return settle(model).cpu().eval()
 
-# %% ../nbs/11_gan.ipynb #9d0fd26e
+# %% ../nbs/11_gan.ipynb #eaf8ea4c
 def gan_scores(
     judge: Judge,
     made: torch.Tensor,  # (N, mels, frames)
@@ -375,7 +375,7 @@ def gan_scores(
     shares = [diversity(mine[asked == k], asked[asked == k]) / diversity(theirs[labels == k], labels[labels == k]) for k in asked.unique()]
     return {**judge.scores(made.mT, asked, reference=real.mT), "least_diversity": min(shares)}
 
-# %% ../nbs/11_gan.ipynb #f86b7ecd
+# %% ../nbs/11_gan.ipynb #d67bbb46
 def fit_model(
     out: str | Path,  # folder for the model, its checkpoint and curves, skipped.csv, scores.json and outputs_gan/
     *,
@@ -402,7 +402,7 @@ def fit_model(
     model.save_pretrained(out)
     return model
 
-# %% ../nbs/11_gan.ipynb #8d1cae3b
+# %% ../nbs/11_gan.ipynb #9d200b50
 def load_generator(
     source: str | Path = "digits",  # the folder that `fit_model` wrote, or the name of one that ships
 ) -> Generator:

@@ -13,7 +13,7 @@ __all__ = ['NARROW', 'PUBLISHED', 'PRESETS', 'LOSS_WEIGHTS', 'SLOPE', 'LEAST', '
            'with_parts', 'segments', 'crop', 'fit_vocoder', 'level_loss', 'log_mels', 'spectral_scores',
            'speech_scores']
 
-# %% ../nbs/10_vocoder.ipynb #281f8c76
+# %% ../nbs/10_vocoder.ipynb #775b8c2b
 import json
 import logging
 import math
@@ -38,7 +38,7 @@ from .audio import LogMel, Representation, SpecgenError, compiled, make_window, 
 from .corpora import cache_folder
 from .training import History, TrainConfig, load_model, train
 
-# %% ../nbs/10_vocoder.ipynb #40beee74
+# %% ../nbs/10_vocoder.ipynb #72b209d0
 @dataclass(frozen=True)
 class HiFiGANConfig:
     "Sizes of a `Generator`, named as in the published `config.json` files. Impossible ones raise `SpecgenError`."
@@ -74,7 +74,7 @@ PUBLISHED = {
     "v3": HiFiGANConfig(upsample_initial_channel=256, upsample_rates=(8, 8, 4), upsample_kernel_sizes=(16, 16, 8), **NARROW),
 }
 
-# %% ../nbs/10_vocoder.ipynb #e2ed68db
+# %% ../nbs/10_vocoder.ipynb #d5e743d3
 PRESETS = {
     # seconds
     "quick": dict(
@@ -93,7 +93,7 @@ PRESETS |= {  # the paper's: days on a GPU
 }
 LOSS_WEIGHTS = dict(mel=45.0, feature=2.0, stft=15.0)  # of the generator's losses beside the adversarial one; the last for 'spectral' alone
 
-# %% ../nbs/10_vocoder.ipynb #f0a91cb7
+# %% ../nbs/10_vocoder.ipynb #67e8434a
 SLOPE = 0.1  # of the leaky ReLUs
 
 
@@ -128,7 +128,7 @@ class ResBlock2(nn.Module):
             x = x + conv(F.leaky_relu(x, SLOPE))
         return x
 
-# %% ../nbs/10_vocoder.ipynb #18375438
+# %% ../nbs/10_vocoder.ipynb #9aabf2b0
 class Generator(nn.Module):
     """HiFi-GAN's generator (Kong, Kim & Bae 2020): natural-log mels (N, n_mels, time) -> sound (N, time · hop).
 
@@ -158,7 +158,7 @@ class Generator(nn.Module):
         sound = self.conv_post(F.leaky_relu(x)).tanh()[:, 0]
         return F.pad(sound, (0, (length or sound.shape[-1]) - sound.shape[-1]))
 
-# %% ../nbs/10_vocoder.ipynb #0697a472
+# %% ../nbs/10_vocoder.ipynb #788c1b13
 def apply_weight_norm(model: nn.Module) -> nn.Module:
     "The model with weight-normalised convolutions, for training; changed in place."
     for m in model.modules():
@@ -174,7 +174,7 @@ def remove_weight_norm(model: nn.Module) -> nn.Module:
             parametrize.remove_parametrizations(m, "weight")
     return model
 
-# %% ../nbs/10_vocoder.ipynb #27356871
+# %% ../nbs/10_vocoder.ipynb #4d0e1916
 class PeriodDiscriminator(nn.Module):
     "Looks at every p-th sample: folds (N, samples) into (N, 1, samples / p, p) and never mixes the columns."
 
@@ -213,7 +213,7 @@ def layer_outputs(layers: nn.ModuleList, x: torch.Tensor) -> list[torch.Tensor]:
         outputs.append(x)
     return [*outputs, layers[-1](x)]
 
-# %% ../nbs/10_vocoder.ipynb #fa715635
+# %% ../nbs/10_vocoder.ipynb #3638043a
 class MultiPeriodDiscriminator(nn.ModuleList):
     "Five discriminators, each at its period: (N, samples) -> five lists of layer outputs, the scores last."
 
@@ -255,7 +255,7 @@ class Discriminators(nn.ModuleList):
     def forward(self, x):
         return [outputs for judges in self for outputs in judges(x)]
 
-# %% ../nbs/10_vocoder.ipynb #1d78c7c4
+# %% ../nbs/10_vocoder.ipynb #42d441b6
 def discriminator_loss(real: list, made: list) -> torch.Tensor:
     "Least squares (Mao et al. 2017): real sounds shall score 1, made ones 0; summed over the discriminators."
     return sum((1 - r[-1].float()).square().mean() + m[-1].float().square().mean() for r, m in zip(real, made, strict=True))
@@ -271,7 +271,7 @@ def feature_loss(real: list, made: list) -> torch.Tensor:
     pairs = [pair for r, m in zip(real, made, strict=True) for pair in zip(r, m, strict=True)]
     return sum((r.detach() - m).float().abs().mean() for r, m in pairs)
 
-# %% ../nbs/10_vocoder.ipynb #e99bb2b1
+# %% ../nbs/10_vocoder.ipynb #c1ba0468
 def mel_loss(sound: torch.Tensor, made: torch.Tensor, representation: Representation) -> torch.Tensor:
     "Mean absolute difference of the natural-log mels."
     full = replace(representation, f_max=None, mean=0.0, std=1.0)  # all frequencies, also those that the generator is not told
@@ -292,7 +292,7 @@ def distance(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     "Of magnitudes: the logarithms' mean absolute difference plus spectral convergence."
     return F.l1_loss(made.log(), real.log()) + torch.linalg.vector_norm(made - real) / torch.linalg.vector_norm(real)
 
-# %% ../nbs/10_vocoder.ipynb #66a59e07
+# %% ../nbs/10_vocoder.ipynb #261a64cc
 @dataclass(frozen=True)
 class HiFiGANMel(LogMel, Representation):  # a direct heir too, because `Representation.from_dict` asks for those
     """The mels of the published HiFi-GAN checkpoints: log(max(filters @ sqrt(|S|² + 1e-9), 1e-5)).
@@ -328,7 +328,7 @@ class HiFiGANMel(LogMel, Representation):  # a direct heir too, because `Represe
         start, length = self.hop_length // 2, length or spec.shape[-1] * self.hop_length
         return super().decode(padded, **settings)[..., start : start + length]
 
-# %% ../nbs/10_vocoder.ipynb #c66d10d1
+# %% ../nbs/10_vocoder.ipynb #64fa8dfc
 def fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     "Weights of plain convolutions from weight-normalised ones, in the old naming or the new: g · v / |v| (Salimans & Kingma 2016)."
     new = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
@@ -341,7 +341,7 @@ def fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             folded[name[:-2]] = v * (g / torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True))
     return folded
 
-# %% ../nbs/10_vocoder.ipynb #32aa869a
+# %% ../nbs/10_vocoder.ipynb #eef53812
 SHIPPED = {place.name.removeprefix("vocoder_"): place for place in (resources.files("specgen") / "weights").glob("vocoder_*")}
 PATTERNS = ("generator*", "g_*", "*.safetensors", "*.pth", "*.pt")  # names that published generators go by
 
@@ -363,7 +363,7 @@ def locate_weights(source: str | Path) -> Path:
         raise SpecgenError(f"{source}: cannot be fetched ({type(error).__name__}); without a network use a vocoder that ships: {ships}") from None
     raise SpecgenError(f"{source}: no such vocoder; give a file, a folder, a URL, a hub id such as 'owner/name', or one that ships: {ships}")
 
-# %% ../nbs/10_vocoder.ipynb #dcc18668
+# %% ../nbs/10_vocoder.ipynb #be170dae
 def read_config(place: Path) -> dict:
     "The config.json of a folder, or beside a file; empty without one."
     path = (place if place.is_dir() else place.parent) / "config.json"
@@ -388,7 +388,7 @@ def read_generator(place: Path) -> dict[str, torch.Tensor]:
         raise SpecgenError(f"{files[0]}: is no HiFi-GAN generator, or damaged; fetch it again") from None
     return fold_weight_norm(state)
 
-# %% ../nbs/10_vocoder.ipynb #d9eb944e
+# %% ../nbs/10_vocoder.ipynb #734f21f0
 def published_settings(h: dict) -> tuple[HiFiGANConfig, HiFiGANMel]:
     "Sizes and mels from a published config.json."
     try:
@@ -409,7 +409,7 @@ def recognise(state: dict[str, torch.Tensor], place: Path) -> HiFiGANConfig:
                 return config
     raise SpecgenError(f"{place}: is neither V1, V2 nor V3; put the config.json that belongs to it beside it")
 
-# %% ../nbs/10_vocoder.ipynb #201a19ba
+# %% ../nbs/10_vocoder.ipynb #e23abd69
 def follow_peaks(log, by_frame, by_bin, quiet, phase):
     """Sum slopes into phase, in place; all arrays are (time, bins), and bins not above `quiet` keep their phase if their peak is quiet too.
 
@@ -456,7 +456,7 @@ def locked_phase(
         compiled(follow_peaks)(*(t[i].T.contiguous().numpy() for t in (clips, *slopes)), quiet[i].item(), phase[i].numpy())
     return phase.mT.to(log.device)
 
-# %% ../nbs/10_vocoder.ipynb #4bfd1ab2
+# %% ../nbs/10_vocoder.ipynb #6568ed6f
 @dataclass(frozen=True)
 class SpectralConfig:
     "Sizes of a `SpectralGenerator`."
@@ -481,7 +481,7 @@ class FrameBlock(nn.Module):
     def forward(self, x):
         return x + self.scale * self.narrow(F.gelu(self.widen(self.norm(self.look(x.mT).mT))))
 
-# %% ../nbs/10_vocoder.ipynb #1ad4bc7e
+# %% ../nbs/10_vocoder.ipynb #918dde42
 class SpectralGenerator(nn.Module):
     """Natural-log mels (N, n_mels, time) -> sound (N, (time - 1) · hop): learned magnitudes, computed phases, an inverse STFT.
 
@@ -545,7 +545,7 @@ class SpectralGenerator(nn.Module):
         inside[:, r.n_fft // 2 : r.n_fft // 2 + length] = 1
         return inside / overlap.clamp(min=1e-8)
 
-# %% ../nbs/10_vocoder.ipynb #64dc2292
+# %% ../nbs/10_vocoder.ipynb #3ddfad1c
 GENERATORS = {"hifigan": (HiFiGANConfig, Generator), "spectral": (SpectralConfig, SpectralGenerator)}
 
 
@@ -569,7 +569,7 @@ def build_generator(
         raise SpecgenError(f"the generator wants {wants}, the representation has {has}: change one of them")
     return Generator(sizes)
 
-# %% ../nbs/10_vocoder.ipynb #a6a0c247
+# %% ../nbs/10_vocoder.ipynb #14aa22a4
 def check_mels(given: Representation, own: Representation) -> None:
     "Raise `SpecgenError`, naming both settings, unless pictures of `given` are what a vocoder for `own` was trained on."
 
@@ -583,7 +583,7 @@ def check_mels(given: Representation, own: Representation) -> None:
         told = [", ".join(f"{name} {side.get(name)}" for name in names) for side in (theirs, mine)]
         raise SpecgenError(f"pictures with {told[0]} for a vocoder with {told[1]}: encode anew with its `representation`, or use another vocoder")
 
-# %% ../nbs/10_vocoder.ipynb #aa5cf3bd
+# %% ../nbs/10_vocoder.ipynb #f73c6ad9
 class HiFiGAN(nn.Module, PyTorchModelHubMixin):
     "A vocoder: a generator and the mel recipe that it was trained for."
 
@@ -641,7 +641,7 @@ class HiFiGAN(nn.Module, PyTorchModelHubMixin):
             raise SpecgenError(f"{place}: its weights don't fit its config.json; fetch both again") from None
         return model.eval()
 
-# %% ../nbs/10_vocoder.ipynb #4506c922
+# %% ../nbs/10_vocoder.ipynb #a399bcc6
 class Pair(nn.Module):
     "Generator and discriminator, trained as one."
 
@@ -681,7 +681,7 @@ def with_parts(result) -> tuple[torch.Tensor, dict]:
     "A loss and its parts, which may be none."
     return result if isinstance(result, tuple) else (result, {})
 
-# %% ../nbs/10_vocoder.ipynb #344516de
+# %% ../nbs/10_vocoder.ipynb #a1070d23
 def segments(
     waveforms: Iterable[torch.Tensor],  # each (samples,)
     size: int,  # samples of a segment
@@ -704,7 +704,7 @@ def crop(
     gain = 10 ** (0.1 - 0.8 * torch.rand(len(x), 1, generator=rng, device=x.device))
     return gain * x.gather(1, start + torch.arange(size, device=x.device))
 
-# %% ../nbs/10_vocoder.ipynb #fe2204ed
+# %% ../nbs/10_vocoder.ipynb #66694ea6
 def fit_vocoder(
     waveforms: Iterable[torch.Tensor],  # training clips, each (samples,), at the representation's sample rate
     representation: LogMel,
@@ -756,7 +756,7 @@ def fit_vocoder(
         remove_weight_norm(generator)
     return model.cpu().eval()
 
-# %% ../nbs/10_vocoder.ipynb #60ac6e07
+# %% ../nbs/10_vocoder.ipynb #19b7cd36
 def level_loss(generator: SpectralGenerator, sound: torch.Tensor) -> torch.Tensor:
     "How far the drawn magnitudes are from those of the sound: mean absolute difference of logarithms plus spectral convergence."
     real = generator.representation.magnitude(sound).clamp(min=LEAST)
@@ -779,7 +779,7 @@ def spectral_scores(generator: nn.Module, waveforms: Iterable[torch.Tensor], rep
         rows.append(torch.stack([mel_loss(real, made, representation), stft_loss(real, made)]))
     return dict(zip(("mel", "stft"), torch.stack(rows).mean(0).tolist(), strict=True))
 
-# %% ../nbs/10_vocoder.ipynb #76a27d01
+# %% ../nbs/10_vocoder.ipynb #14e60134
 def speech_scores(
     originals: list[torch.Tensor],  # recordings, each (samples,)
     made: list[torch.Tensor],  # what a vocoder made of each

@@ -198,6 +198,15 @@ def test_from_a_folder_to_files(folder, tmp_path):
         gan.sample_files(tmp_path, tmp_path / "out")
 
 
+def test_the_one_that_ships_speaks_and_without_noise_says_each_word_one_way():
+    model = gan.load_generator()
+    pictures = model.sample([3, 3, 7], truncation=0.0)
+    assert torch.allclose(pictures[0], pictures[1], atol=1e-5) and not torch.allclose(pictures[0], pictures[2], atol=0.1)
+    assert model.decode(pictures, gan.HiFiGAN.from_pretrained("digits")).abs().max() > 0.01
+    with pytest.raises(SpecgenError, match="no saved model"):
+        gan.load_generator("whales")
+
+
 def test_a_vocoder_for_other_mels_is_told():
     model = Generator(2, (16, 32), 4, 8, 4, representation=MELS.to_dict())
     with pytest.raises(SpecgenError, match="n_mels 16.*n_mels 64"):
