@@ -7,7 +7,6 @@ except for phase retrieval, which reads FSDD where `SPECGEN_DATA` points and is 
 """
 import argparse
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -16,24 +15,9 @@ import librosa
 import numpy as np
 import torch
 
+from common import machine, median_seconds
+
 from specgen.audio import Fbank, LogMel, griffin_lim, kaldi, phase_retrieval, read, spectral_convergence, stft, torchaudio
-
-
-def machine():
-    "One line: processor, cores, torch."
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
-
-
-def median_seconds(work, repeats=5):
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def features(n_clips=200, batch=50):

@@ -7,7 +7,6 @@ the samples that the frames cover. --quick takes two sentences and two digits.
 """
 import argparse
 import os
-import platform
 import resource
 import statistics
 import time
@@ -18,18 +17,12 @@ import librosa
 import numpy as np
 import torch
 
+from common import machine
+
 from specgen.audio import read
 from specgen.reassignment import invert, reassigned_spectrogram
 
 NETWORKS = dict(n_fft=80, hop_length=20, window="hamming", center=False)
-
-
-def machine():
-    "One line: processor, cores, torch."
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    name = names[0] if names else platform.processor()
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
 
 
 def features(y, sr, ref_power=1e-6, dtype=np.float64, **settings):

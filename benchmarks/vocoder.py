@@ -6,37 +6,19 @@ Needs FSDD (`SPECGEN_DATA`, or a network) and the packages of `pip install specg
 folder continues where it was interrupted.
 """
 import argparse
-import os
-import platform
 import statistics
-import time
 from pathlib import Path
 
 import librosa
 import torch
+
+from common import machine, median_seconds
 
 from specgen.audio import LogMel, phase_retrieval
 from specgen.corpora import load, split
 from specgen.vocoder import PUBLISHED, Generator, HiFiGAN, fit_vocoder, mel_loss, speech_scores
 
 MELS = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=64, power=1.0)
-
-
-def machine():
-    "One line: processor, cores, torch."
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
-
-
-def median_seconds(work, repeats=7):
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def methods(vocoder):

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'SMOOTHING', 'RECIPES', 'LONG', 'full_scale', 'levelled', 'fixed_pictures', 'Classifier', 'uniform',
            'warped', 'tilted', 'masked', 'rolled', 'disturbed', 'mixed', 'cross_entropy', 'fit_classifier', 'predict',
-           'recipe_of', 'recipe_mels', 'classify', 'predict_files', 'write_submissions', 'claim', 'fit_model',
-           'Submission', 'submit']
+           'recipe_of', 'size_of', 'recipe_mels', 'classify', 'predict_files', 'write_submissions', 'claim',
+           'fit_model', 'Submission', 'submit']
 
-# %% ../nbs/04_classifier.ipynb #133cb239
+# %% ../nbs/04_classifier.ipynb #7032465f
 import csv
 import json
 import math
@@ -29,14 +29,14 @@ from .audio import LogMel, Representation, SpecgenError, atomic, read
 from .corpora import Corpus, Entry, Skipped, load, measured, split
 from .training import TrainConfig, load_model, train
 
-# %% ../nbs/04_classifier.ipynb #5209443c
+# %% ../nbs/04_classifier.ipynb #b1d4b8f0
 PRESETS = {
     "quick": dict(channels=(16, 32, 64), epochs=12, most_steps=250, batch_size=32, lr=3e-3),  # seconds
     "small": dict(channels=(32, 64, 128), epochs=20, most_steps=1600, batch_size=64, lr=3e-3),  # under a minute on two cores
     "paper": dict(channels=(64, 128, 256), epochs=30, most_steps=100_000, batch_size=32, lr=1e-3),  # a GPU
 }
 
-# %% ../nbs/04_classifier.ipynb #3bd0adf1
+# %% ../nbs/04_classifier.ipynb #610f4a71
 def full_scale(waveform: torch.Tensor) -> torch.Tensor:
     "(samples,), its loudest sample at 1"
     return waveform / waveform.abs().max().clamp(min=1e-8)
@@ -65,7 +65,7 @@ def fixed_pictures(
     pictures = torch.stack(pictures)
     return pictures if depth is None else levelled(pictures, depth / representation.decibels)
 
-# %% ../nbs/04_classifier.ipynb #8b42f9f2
+# %% ../nbs/04_classifier.ipynb #3106a4bb
 class Classifier(nn.Module, PyTorchModelHubMixin):
     "A convolutional classifier of pictures (N, freq, time), each side at least the product of the stages' steps."
 
@@ -101,7 +101,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
         "(N, freq, time) -> logits (N, n_classes)"
         return self.decide(self.features(x))
 
-# %% ../nbs/04_classifier.ipynb #be981f00
+# %% ../nbs/04_classifier.ipynb #3953bb6e
 def uniform(most: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "One number within ± `most` for each picture: (N, 1)."
     return (2 * torch.rand(len(like), 1, generator=generator, device=like.device) - 1) * most
@@ -129,7 +129,7 @@ def warped(
     grid = torch.stack(torch.broadcast_tensors(column[:, None, :], row[:, :, None]), -1)
     return F.grid_sample(pictures[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
 
-# %% ../nbs/04_classifier.ipynb #6e88bd93
+# %% ../nbs/04_classifier.ipynb #ac948b8d
 def tilted(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -141,7 +141,7 @@ def tilted(
     waves = torch.cos(torch.arange(1, 4)[:, None] * torch.linspace(0, math.pi, n_rows)).to(pictures)
     return pictures + (heights @ waves).mT
 
-# %% ../nbs/04_classifier.ipynb #de5130de
+# %% ../nbs/04_classifier.ipynb #82788a9a
 def masked(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -158,7 +158,7 @@ def masked(
         hidden |= stripe.unsqueeze(3 - axis)
     return torch.where(hidden, pictures.mean((1, 2), keepdim=True), pictures)
 
-# %% ../nbs/04_classifier.ipynb #2bcfccb7
+# %% ../nbs/04_classifier.ipynb #c144ecd7
 def rolled(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "Each picture (freq, time) started at another frame; what was before it follows at the end."
     n = pictures.shape[2]
@@ -189,7 +189,7 @@ def disturbed(
         pictures = levelled(pictures, depth)
     return masked(pictures, generator, mask) if mask else pictures
 
-# %% ../nbs/04_classifier.ipynb #5f24c65f
+# %% ../nbs/04_classifier.ipynb #7c6a31fa
 def mixed(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -224,7 +224,7 @@ def cross_entropy(
     value = torch.lerp(loss(labels[other]), loss(labels), own).mean() if mix else loss(labels)
     return value, {"accuracy": (logits.argmax(1) == labels).float().mean()}
 
-# %% ../nbs/04_classifier.ipynb #ac86a3fb
+# %% ../nbs/04_classifier.ipynb #173abb57
 def fit_classifier(
     pictures: torch.Tensor,  # (N, freq, time), standardised
     labels: torch.Tensor,  # (N,)
@@ -269,7 +269,7 @@ def predict(
     where = next(model.parameters()).device
     return torch.cat([model.eval()(part.to(where)).softmax(1).to(pictures.device) for part in pictures.split(batch_size)])
 
-# %% ../nbs/04_classifier.ipynb #7f1244f1
+# %% ../nbs/04_classifier.ipynb #3f46107a
 RECIPES = {
     "words": dict(
         n_mels=40, f_min=100.0, window=0.016, hop=0.01,  # bands; hertz; seconds. So short a window hears no single harmonics: the pitch is left out
@@ -305,6 +305,13 @@ def recipe_of(corpus: Corpus) -> str:
     return "words" if torch.tensor([item.duration for item in corpus]).median() < LONG else "sounds"
 
 
+def size_of(recipe: dict, preset: str) -> dict:
+    "The network and the training of a preset. Raises `SpecgenError` for an unknown one."
+    if preset not in recipe["sizes"]:
+        raise SpecgenError(f"preset '{preset}': unknown; choose {', '.join(recipe['sizes'])}")
+    return recipe["sizes"][preset]
+
+
 def recipe_mels(recipe: dict, sample_rate: int) -> LogMel:
     "The log-mels of a recipe; the FFT is long enough that no band stays empty."
     window, hop = round(recipe["window"] * sample_rate), round(recipe["hop"] * sample_rate)
@@ -328,8 +335,7 @@ def classify(
     "Corpus to classifier: log-mels of one size, training clips and test clips of a split."
     train_indices, test_indices = split(corpus, by, test=test)
     recipe = recipe if isinstance(recipe, dict) else RECIPES[recipe or recipe_of(corpus)]
-    if preset not in recipe["sizes"]:
-        raise SpecgenError(f"preset '{preset}': unknown; choose {', '.join(recipe['sizes'])}")
+    size = size_of(recipe, preset)
     if representation is None:
         rate = min(16000, *(item.sample_rate for item in corpus))
         representation = recipe_mels(recipe, rate)
@@ -346,12 +352,12 @@ def classify(
         how["depth"] = recipe["depth"] / representation.decibels
         held = levelled(held[0], how["depth"]), held[1]
     disturb = partial(disturbed, **how)
-    model = fit_classifier(pictures[train_indices], labels[train_indices], n_classes=len(corpus.classes), preset=recipe["sizes"][preset], seed=seed,
+    model = fit_classifier(pictures[train_indices], labels[train_indices], n_classes=len(corpus.classes), preset=size, seed=seed,
                            folder=folder, validate=held, disturb=disturb, mix=recipe["mix"], progress=progress, **recipe["network"],
                            classes=list(corpus.classes), representation=representation.to_dict(), n_frames=n_frames, depth=recipe["depth"])
     return model, predict(model, held[0]), held[1]
 
-# %% ../nbs/04_classifier.ipynb #9d0419fd
+# %% ../nbs/04_classifier.ipynb #58d0f333
 def predict_files(
     model: Classifier,  # trained by `classify`
     paths: list[str | Path],
@@ -385,7 +391,7 @@ def write_submissions(
         rows.writerows(sorted(zip(ids, classes, strict=True)))
     return Path(path)
 
-# %% ../nbs/04_classifier.ipynb #0c91668a
+# %% ../nbs/04_classifier.ipynb #0b612a4c
 def claim(out: Path, corpus: Corpus, **settings) -> None:
     "Note in `out` what is trained there. Raises `SpecgenError` when it was something else, so that no old model answers for new recordings."
     heard = [(item.label, sha256(item.path.read_bytes()).hexdigest()) for item in corpus]
@@ -416,6 +422,8 @@ def fit_model(
     out, recordings = Path(out), load(corpus or train, root if corpus else None, strict=strict, progress=progress)
     if len(recordings.classes) < 2:
         raise SpecgenError(f"{recordings.root}: holds one class only ('{recordings.classes[0]}'); give at least two folders of recordings")
+    size_of(RECIPES[recipe_of(recordings)], preset)
+    split(recordings, by, test=test)  # a mistake in either is said before the folder is claimed
     claim(out, recordings, by=by, test=test, preset=preset, seed=seed)
     recordings.write_skipped(out / "skipped.csv")
     model, probs, labels = classify(recordings, by=by, test=test, preset=preset, seed=seed, folder=out / "training", progress=progress)

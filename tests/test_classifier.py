@@ -297,6 +297,13 @@ def test_fitting_writes_model_scores_and_what_was_skipped(fitted):
     assert [row[0] for row in rows_of(out / "skipped.csv")] == ["path", "low/broken.wav"]
 
 
+def test_a_mistyped_split_or_preset_does_not_claim_the_folder(tones, tmp_path):
+    for mistake in (dict(by="fold"), dict(preset="huge")):
+        with pytest.raises(SpecgenError):
+            fit_model(tmp_path / "out", train=tones.root, progress=False, **{"preset": "quick", **mistake})
+        assert not (tmp_path / "out").exists()
+
+
 def test_an_old_model_never_answers_for_new_recordings(fitted, tones, tmp_path):
     out, scores = fitted
     with pytest.raises(SpecgenError, match="other recordings or settings"):
