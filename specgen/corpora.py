@@ -13,7 +13,7 @@ __all__ = ['N_PER_DIGIT', 'WORDS', 'RATE', 'PITCH', 'PITCH_RANGE', 'VOLUME', 'SY
            'Archive', 'unpack', 'download', 'find_digits', 'locate', 'load', 'check_complete', 'official_test',
            'choose', 'group_test', 'stratified_test', 'split', 'shared_speakers']
 
-# %% ../nbs/02_corpora.ipynb #156c9df3
+# %% ../nbs/02_corpora.ipynb #cec54c65
 import _ctypes
 import csv
 import ctypes
@@ -44,7 +44,7 @@ from tqdm.auto import tqdm
 
 from .audio import SpecgenError, atomic, read
 
-# %% ../nbs/02_corpora.ipynb #3a3ac16e
+# %% ../nbs/02_corpora.ipynb #cdf528ce
 N_PER_DIGIT = 300  # recordings of each digit: 60 voices x 5 takes
 WORDS = "zero one two three four five six seven eight nine".split()
 RATE = (120, 200)  # words per minute; eSpeak NG's own default is 175
@@ -53,7 +53,7 @@ PITCH_RANGE = (30, 80)  # how lively the melody is, of 0 to 99; the default is 5
 VOLUME = 60  # of 0 to 200; at 100 some voices clip
 SYNTH_RATE = 22050  # hertz, what the synthesiser delivers
 
-# %% ../nbs/02_corpora.ipynb #2ce0d058
+# %% ../nbs/02_corpora.ipynb #11a4d6e2
 @dataclass(frozen=True)
 class Item:
     "One recording that can be used."
@@ -74,7 +74,7 @@ class Skipped:
     path: Path
     reason: str
 
-# %% ../nbs/02_corpora.ipynb #9ebd8d38
+# %% ../nbs/02_corpora.ipynb #df7d1b92
 @dataclass(frozen=True)
 class Corpus:
     "Recordings that were checked, with their labels. Behaves as a list of `Item`."
@@ -125,7 +125,7 @@ class Corpus:
             rows.writerows((os.path.relpath(bad.path, self.root), bad.reason) for bad in self.skipped)
         return Path(path)
 
-# %% ../nbs/02_corpora.ipynb #c63e06d6
+# %% ../nbs/02_corpora.ipynb #9ca6c30a
 def describe(
     corpus: Corpus,
 ) -> str:  # several lines
@@ -143,7 +143,7 @@ def describe(
     lines.append(f"{corpus.name}: {minutes:.1f} minutes; {rates}; {len(corpus.skipped)} files skipped")
     return "\n".join(lines)
 
-# %% ../nbs/02_corpora.ipynb #4e906922
+# %% ../nbs/02_corpora.ipynb #b6046efe
 def wav_chunks(
     raw: bytes,  # a whole wav file
 ) -> tuple[bytes, int, int]:  # its format chunk, where the samples start, how many bytes of them the header promises
@@ -158,7 +158,7 @@ def wav_chunks(
         at += 8 + size + size % 2
     return form, len(raw), 0
 
-# %% ../nbs/02_corpora.ipynb #66809eee
+# %% ../nbs/02_corpora.ipynb #8d5942dc
 SHORTEST = 0.01  # seconds; what is shorter is a click, not a recording
 SILENT = 1e-4  # span of the samples, of full scale
 
@@ -177,7 +177,7 @@ def verdict(
         return "holds samples that are not numbers"
     return "silent" if high - low < SILENT else None
 
-# %% ../nbs/02_corpora.ipynb #53dabb0c
+# %% ../nbs/02_corpora.ipynb #6b45f8ae
 PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
 
 def measure_wav(
@@ -204,7 +204,7 @@ def measure_wav(
     frames = len(samples) // channels
     return verdict(frames, rate, low / scale, high / scale) or (frames / rate, rate)
 
-# %% ../nbs/02_corpora.ipynb #61e2c76b
+# %% ../nbs/02_corpora.ipynb #1e23aaf8
 def ogg_is_whole(
     tail: bytes,  # the last 64 KiB of an ogg file, or more
 ) -> bool:
@@ -235,7 +235,7 @@ def measure_coded(
         return "truncated: the ogg stream has no end"
     return verdict(frames, rate, float(low), float(high)) or (frames / rate, rate)
 
-# %% ../nbs/02_corpora.ipynb #208a5fe2
+# %% ../nbs/02_corpora.ipynb #9917dd56
 LARGE = 1 << 26  # bytes; larger wavs are measured in blocks
 
 def measure(
@@ -255,7 +255,7 @@ def measure(
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
 
-# %% ../nbs/02_corpora.ipynb #d0c3f70e
+# %% ../nbs/02_corpora.ipynb #9d564077
 SOUNDS = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
 
 class Entry(NamedTuple):
@@ -289,7 +289,7 @@ def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
     return [folder / e.name for e in listing(folder) if e.is_dir()]
 
-# %% ../nbs/02_corpora.ipynb #9f68bf8e
+# %% ../nbs/02_corpora.ipynb #1531b539
 NAMES = {
     "digits": re.compile(r"(\d)_([^_]+)_(\d+)"),
     "fsdd": re.compile(r"(\d)_([A-Za-z][A-Za-z0-9]*)_(\d+)"),
@@ -316,7 +316,7 @@ def audiomnist_entries(folder: Path) -> list[Entry]:
     "Entries of AudioMNIST: folders 01 ... 60."
     return [e for sub in folders_in(folder) if re.fullmatch(r"\d\d", sub.name) for e in named_entries("audiomnist", sub, sub.name)]
 
-# %% ../nbs/02_corpora.ipynb #ca07a468
+# %% ../nbs/02_corpora.ipynb #4aead8c9
 def speaker_facts(
     corpus: Corpus,
 ) -> dict[str, dict]:  # by speaker; empty when the corpus tells nothing
@@ -329,7 +329,7 @@ def speaker_facts(
     except ValueError:
         raise SpecgenError(f"{path}: is not JSON; take AudioMNIST's own file or remove it") from None
 
-# %% ../nbs/02_corpora.ipynb #372310ba
+# %% ../nbs/02_corpora.ipynb #08f091a0
 def esc50_rows(table: Path) -> list[dict[str, str]]:
     "The rows of `esc50.csv`. Raises `SpecgenError` when it is not that table."
     try:
@@ -352,7 +352,7 @@ def esc50_entries(folder: Path) -> list[Entry]:
             entries.append(Entry(path, row["category"], row["src_file"], ord(letter[0]) - ord("A"), int(row["fold"])))
     return entries + [Entry(path, problem="wrong name: meta/esc50.csv has no such clip") for path in files.values()]
 
-# %% ../nbs/02_corpora.ipynb #55282e5c
+# %% ../nbs/02_corpora.ipynb #c862086d
 def folder_entries(folder: Path) -> list[Entry]:
     "Entries of class-named folders; the class is the first folder below the root."
     entries = [Entry(path, problem="lies in no class folder; move it into a folder named after its class") for path in sounds_in(folder)]
@@ -367,7 +367,7 @@ def folder_entries(folder: Path) -> list[Entry]:
                 below += folders_in(here)
     return entries
 
-# %% ../nbs/02_corpora.ipynb #8d1b795f
+# %% ../nbs/02_corpora.ipynb #349f77ce
 RECIPE_FILE = "digits.json"
 
 def recognise(
@@ -388,7 +388,7 @@ def recognise(
             return "audiomnist", base
     return None
 
-# %% ../nbs/02_corpora.ipynb #3e55c5bc
+# %% ../nbs/02_corpora.ipynb #f8b72692
 LAYOUTS = {
     "digits": lambda folder: named_entries("digits", folder),
     "fsdd": lambda folder: named_entries("fsdd", folder),
@@ -430,7 +430,7 @@ def scan(
         raise SpecgenError(f"{folder}: {why}; give a folder with one folder of recordings for each class")
     return Corpus(name, folder, items, sorted({item.label for item in items}), skipped)
 
-# %% ../nbs/02_corpora.ipynb #84e50df4
+# %% ../nbs/02_corpora.ipynb #bfc34d2b
 ACCENTS = ("en-us", "en-gb", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us-nyc")
 VARIANTS = (
     "adam Alex Alicia Andy anika Annie aunty belinda benjamin boris david Denis Diogo edward f1 f2 f3 f4 f5 Gene grandma grandpa gustave "
@@ -440,7 +440,7 @@ VARIANTS = (
 SPEAKERS = [f"{ACCENTS[i % len(ACCENTS)]}+{variant}" for i, variant in enumerate(VARIANTS)]
 HELD_OUT = SPEAKERS[4::10]  # the official test set: every tenth voice, all of its recordings
 
-# %% ../nbs/02_corpora.ipynb #5d72cd06
+# %% ../nbs/02_corpora.ipynb #9591ae59
 unload = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # as it is called on Windows
 SAMPLES = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -497,7 +497,7 @@ class Synthesiser:
         self.library = None
         self.folder.cleanup()
 
-# %% ../nbs/02_corpora.ipynb #fa8c944e
+# %% ../nbs/02_corpora.ipynb #c94628a3
 def manner(
     speaker: str,
     digit: int,
@@ -509,7 +509,7 @@ def manner(
     ranges = {"rate": RATE, "pitch": PITCH, "pitch_range": PITCH_RANGE}
     return {key: low + int(draw.random() * (high - low + 1)) for key, (low, high) in ranges.items()}
 
-# %% ../nbs/02_corpora.ipynb #8efc4952
+# %% ../nbs/02_corpora.ipynb #c61b4869
 def digits_recipe(n_per_digit: int = N_PER_DIGIT, seed: int = 0) -> dict:
     "Everything that decides the embedded corpus, fit for JSON."
     return dict(version=1, n_per_digit=n_per_digit, seed=seed, words=WORDS, speakers=SPEAKERS, held_out=HELD_OUT, rate=RATE, pitch=PITCH,
@@ -560,7 +560,7 @@ def speak_digits(folder: Path, speaker: str, n_takes: int, seed: int) -> str:
                     file.writeframes(sound.astype("<i2").tobytes())
         return f"eSpeak NG {synthesiser.version}"
 
-# %% ../nbs/02_corpora.ipynb #fb5c12c5
+# %% ../nbs/02_corpora.ipynb #5a81dc78
 def recordings_digest(
     folder: str | Path,  # holds the recordings
 ) -> str:  # SHA-256, hexadecimal
@@ -570,7 +570,7 @@ def recordings_digest(
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
-# %% ../nbs/02_corpora.ipynb #d0dc5b18
+# %% ../nbs/02_corpora.ipynb #8de378a8
 def cache_folder() -> Path:
     "Where specgen keeps what it downloads or makes: `SPECGEN_CACHE`, or the system's place for caches."
     return Path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen")).expanduser()
@@ -608,7 +608,7 @@ def find(
         level = below
     return None
 
-# %% ../nbs/02_corpora.ipynb #ee5260d6
+# %% ../nbs/02_corpora.ipynb #008b4471
 @dataclass(frozen=True)
 class Archive:
     "A corpus that can be downloaded as a zip."
@@ -634,7 +634,7 @@ ARCHIVES = {
 }
 KAGGLE = {"audiomnist": "sripaadsrinivasan/audio-mnist"}  # Kaggle's copy of AudioMNIST; Kaggle publishes no checksum
 
-# %% ../nbs/02_corpora.ipynb #a77e764d
+# %% ../nbs/02_corpora.ipynb #22e643a2
 def unpack(
     archive: Archive,
     zipped: str | Path,  # the downloaded file
@@ -686,7 +686,7 @@ def download(
     finally:
         Path(zipped).unlink(missing_ok=True)
 
-# %% ../nbs/02_corpora.ipynb #9eb64398
+# %% ../nbs/02_corpora.ipynb #e0c4c057
 def find_digits(root: str | Path | None, progress: bool) -> Path:
     "The folder of the embedded corpus at its standard size, made when it is not there."
     folder = digits_folder_name(digits_recipe())
@@ -718,7 +718,7 @@ def locate(
     raise SpecgenError(f"corpus '{name}': not found; looked in {', '.join(tried)}; put it into one of these, name its folder with root=, "
                        "or set SPECGEN_DATA to the folder that holds it")
 
-# %% ../nbs/02_corpora.ipynb #8889ffe0
+# %% ../nbs/02_corpora.ipynb #ce3f5acf
 def load(
     name_or_path: str | Path,  # 'digits', 'fsdd', 'audiomnist', 'esc50', or a folder of recordings
     root: str | Path | None = None,  # search only here
@@ -752,7 +752,7 @@ def check_complete(corpus: Corpus) -> Corpus:
         raise SpecgenError(f"{corpus.root}: {len(corpus)} of {expected} recordings are whole; remove this folder and load again")
     return corpus
 
-# %% ../nbs/02_corpora.ipynb #e86d3a55
+# %% ../nbs/02_corpora.ipynb #80a59788
 AUDIOMNIST_TEST = "05 13 18 22 26 32 33 42 45 51 52 60".split()  # Becker et al. 2018: test speakers of the first of their five splits
 
 def official_test(corpus: Corpus) -> list[bool] | None:
@@ -779,7 +779,8 @@ def group_test(corpus: Corpus, key: str, test, fraction: float, seed: int) -> li
         raise SpecgenError(f"corpus '{corpus.name}': has {len(groups)} {key}s, no split by {key} is possible; split by 'stratified'")
     if test is None:
         test = {groups[-1]} if key == "fold" else choose(groups, fraction, seed)
-    test = {test} if isinstance(test, str | int) else set(test)
+    known = {str(group): group for group in groups}  # a command line says '5' where the table says 5
+    test = {known.get(str(name), name) for name in ({test} if isinstance(test, str | int) else test)}
     if unknown := sorted(test - set(groups), key=str):
         raise SpecgenError(f"corpus '{corpus.name}': has no {key} {unknown[0]!r}; choose from {', '.join(map(str, groups[:12]))}")
     return [getattr(item, key) in test for item in corpus]
@@ -794,7 +795,7 @@ def stratified_test(corpus: Corpus, fraction: float, seed: int) -> list[bool]:
             chosen |= choose(members, fraction, seed + k)
     return [i in chosen for i in range(len(corpus))]
 
-# %% ../nbs/02_corpora.ipynb #3b3e41c8
+# %% ../nbs/02_corpora.ipynb #a5c7a0f3
 def split(
     corpus: Corpus,
     by: str = "official",  # 'official', 'speaker', 'fold' or 'stratified'
