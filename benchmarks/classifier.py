@@ -7,7 +7,6 @@ george, nicolas and theo, so the mean of the other three is printed too. The rec
 """
 import argparse
 import statistics
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ import torch
 from specgen.classifier import classify
 from specgen.corpora import load
 
-ESC10 = "chainsaw clock_tick crackling_fire crying_baby dog helicopter rain rooster sea_waves sneezing".split()
 TUNED = ("george", "nicolas", "theo")
 
 
@@ -49,9 +47,7 @@ def speakers(out, seeds):
 
 
 def esc10(out, seeds):
-    corpus = load("esc50")  # or only the ESC-10 part of it
-    kept = [i for i, item in enumerate(corpus) if item.label in ESC10]
-    corpus = replace(corpus.subset(kept), classes=ESC10)
+    corpus = load("esc10")
     found = []
     for fold in range(1, 6):
         found.append([accuracy(corpus, out / f"fold{fold}_{seed}", by="fold", test=fold, seed=seed) for seed in range(seeds)])

@@ -1,11 +1,12 @@
 """What a judge hears in the conditional GAN's pictures: the source's recipe, every step beyond it, all steps together; ESC-10 and spoken digits.
 
-    SPECGEN_DATA=... python benchmarks/gan.py [--only source,steps,final,digits] [--preset small] [--epochs N] [--out runs/gan]
+    SPECGEN_DATA=... python benchmarks/gan.py [--only source,final,digits,steps] [--preset small] [--out runs/gan]
 
 ESC-10 trains on folds 1 to 4; the judge is a classifier of the same clips (`specgen.classifier`, its recipe for sounds) and is itself measured on all
-five folds (`--folds`). `source` is the source's recipe at the preset's width: 100 epochs at its learning rate. `steps` trains one model for each
-step at the preset's settings, `final` the last of them only. FSDD trains on takes 5 to 49. Real clips, heard by the same judge, are the first rows of each
-table. Every training is kept under --out and taken up again from there; so the same command, stopped and started, ends with the whole table.
+five folds (`--folds`). `source` is the source's recipe at the preset's width: 100 epochs at its learning rate; `final` has all steps. `steps` trains one
+short model for each step (`--short` epochs). FSDD trains on takes 5 to 49. Real clips, heard by the same judge, are the first rows of each table.
+Every training is kept under --out and taken up again from there; so the same command, stopped and started, ends with the whole tables, which are also
+written to results/gan_*.csv.
 """
 import argparse
 import csv
@@ -20,7 +21,7 @@ from specgen.corpora import load
 from specgen.evaluation import Judge, label_accuracy
 from specgen.gan import RECIPES, STEPS, GANConfig, config_of, draw_corpus, fit_gan, gan_scores
 
-ESC10 = "chainsaw clock_tick crackling_fire crying_baby dog helicopter rain rooster sea_waves sneezing".split()
+RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("label_accuracy", "fid", "is", "diversity", "least_diversity", "nearest")
 
 
@@ -47,59 +48,53 @@ def table(path, rows):
         writer.writerows(rows)
 
 
-def compare(name, pictures, judge, configs, args):
+def compare(title, name, pictures, judge, configs, args):
     "Train what is asked for, and score it beside real clips."
     real, labels = pictures.specs[pictures.train], pictures.labels[pictures.train]
-    asked, rows, path = torch.arange(args.samples) % len(pictures.classes), [], args.out / f"{name}_{args.preset}.csv"
-    print(f"\n{name}: judge {judge.accuracy:.1%} on held-out clips, {len(real)} training clips, {args.samples} samples")
+    asked, rows, path = torch.arange(args.samples) % len(pictures.classes), [], RESULTS / f"gan_{title}.csv"
+    print(f"\n{title}: judge {judge.accuracy:.1%} on held-out clips, {len(real)} training clips, {args.samples} samples")
     print("| " + " | ".join(["", "epochs", *COLUMNS]) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
 
-    def row(title, epochs, made, asked):
+    def row(recipe, epochs, made, asked):
         scores = gan_scores(judge, made, asked, real, labels)
-        rows.append({"recipe": title, "epochs": epochs, **{key: scores[key] for key in COLUMNS}})
+        rows.append({"recipe": recipe, "epochs": epochs, **{key: scores[key] for key in COLUMNS}})
         table(path, rows)
 
     row("real, training", "", real, labels)
     row("real, held out", "", pictures.specs[pictures.test], pictures.labels[pictures.test])
-    for title, config in configs.items():
-        folder = args.out / f"{name}_{args.preset}_{config.epochs}_{title.strip('+ ').replace(' ', '_')}_{args.seed}"
+    for recipe, config in configs.items():
+        folder = args.out / f"{name}_{args.preset}_{config.epochs}_{recipe.strip('+ ').replace(' ', '_')}_{args.seed}"
         model = fit_gan(pictures, config, disturb=RECIPES[name]["disturb"], seed=args.seed, folder=folder, save_every=max(1, config.epochs // 100),
                         progress=args.progress)
         model.save_pretrained(folder)
-        row(title, config.epochs, model.sample(asked, truncation=args.truncation), asked)
-
-
-def choose(name, wanted, args):
-    "Title -> settings of the trainings that are wanted."
-    def settings(step):
-        config = config_of(RECIPES[name], args.preset, step)
-        return replace(config, epochs=args.epochs or config.epochs)
-
-    size, configs = RECIPES[name]["sizes"][args.preset], {}
-    if "source" in wanted:
-        configs["the source"] = GANConfig(width=size["width"], most=size["most"], epochs=args.epochs or 100)
-    steps = list(STEPS) if "steps" in wanted else list(STEPS)[-1:] if "final" in wanted else []
-    return configs | {step: settings(step) for step in steps}
+        row(recipe, config.epochs, model.sample(asked, truncation=args.truncation), asked)
 
 
 def main(args):
+    size = RECIPES["sounds"]["sizes"][args.preset]
+    last = list(STEPS)[-1]
     if {"source", "steps", "final"} & set(args.only):
-        corpus = load("esc50")  # or only the ESC-10 part of it
-        corpus = replace(corpus.subset([i for i, item in enumerate(corpus) if item.label in ESC10]), classes=ESC10)
-        judge = sounds_judge(corpus, args)
-        compare("sounds", draw_corpus(corpus, recipe=RECIPES["sounds"], by="fold", test=5), judge, choose("sounds", args.only, args), args)
+        corpus = load("esc10")
+        judge, pictures = sounds_judge(corpus, args), draw_corpus(corpus, recipe=RECIPES["sounds"], by="fold", test=5)
+        configs = {"the source": GANConfig(width=size["width"], most=size["most"]), last: config_of(RECIPES["sounds"], args.preset)}
+        wanted = {recipe: config for part, (recipe, config) in zip(("source", "final"), configs.items(), strict=True) if part in args.only}
+        if wanted:
+            compare("sounds", "sounds", pictures, judge, wanted, args)
+        if "steps" in args.only:
+            steps = {step: replace(config_of(RECIPES["sounds"], args.preset, step), epochs=args.short) for step in STEPS}
+            compare("steps", "sounds", pictures, judge, steps, args)
     if "digits" in args.only:
         pictures = draw_corpus(load("fsdd"), recipe=RECIPES["words"])
         parts = [(pictures.specs[i].mT, pictures.labels[i]) for i in (pictures.train, pictures.test)]
         judge = Judge.fit(*parts[0], heldout=parts[1], n_classes=10, seed=args.seed, folder=args.out / "judge_digits", progress=args.progress)
-        compare("words", pictures, judge, choose("words", ["final"], args), args)
+        compare("words", "words", pictures, judge, {last: config_of(RECIPES["words"], args.preset)}, args)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=["source", "steps", "final", "digits"], help="which, with commas between")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=["source", "final", "digits", "steps"], help="which, with commas between")
     parser.add_argument("--preset", default="small", choices=["quick", "small", "paper"])
-    parser.add_argument("--epochs", type=int, help="of every training, instead of the preset's")
+    parser.add_argument("--short", type=int, default=60, help="epochs of each step's training")
     parser.add_argument("--folds", type=lambda text: [int(k) for k in text.split(",")], default=[1, 2, 3, 4, 5], help="the judge is measured on; 5 is needed")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--truncation", type=float, default=0.7, help="of the noise; 1 is as in training")

@@ -6,7 +6,7 @@
 __all__ = ['app', 'Train', 'Root', 'By', 'Test', 'Preset', 'Seed', 'Strict', 'classify', 'gan', 'specgen', 'run', 'generate',
            'fit', 'predict', 'gan_fit', 'sample', 'reassign', 'invert', 'main']
 
-# %% ../nbs/16_cli.ipynb #1d9aef91
+# %% ../nbs/16_cli.ipynb #4411d3ef
 import os
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ import typer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
-# %% ../nbs/16_cli.ipynb #715ae1e4
+# %% ../nbs/16_cli.ipynb #7013afa2
 app = typer.Typer(
     help="How sound becomes pictures, and pictures become sound.",
     no_args_is_help=True,
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/16_cli.ipynb #3f084667
+# %% ../nbs/16_cli.ipynb #33b7baa9
 Train = Annotated[Path | None, typer.Option(help="A folder with one folder of recordings per class.")]
 Root = Annotated[Path | None, typer.Option(help="Where a named corpus lies, if not where SPECGEN_DATA or the cache says.")]
 By = Annotated[str, typer.Option(help="How test clips are chosen: official, speaker, fold or stratified.")]
@@ -34,7 +34,7 @@ Preset = Annotated[Literal["quick", "small", "paper"], typer.Option(help="quick:
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad recording instead of listing it in skipped.csv.")]
 
-# %% ../nbs/16_cli.ipynb #af45922d
+# %% ../nbs/16_cli.ipynb #a93eeac4
 @app.callback()
 def specgen(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
@@ -45,7 +45,7 @@ def specgen(
         typer.echo(f"specgen {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/16_cli.ipynb #3c679bf3
+# %% ../nbs/16_cli.ipynb #22e8eb37
 @app.command(rich_help_panel="The digits road")
 def run(
     corpus: Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "digits",
@@ -60,7 +60,7 @@ def run(
 
     run_road(corpus, root=root, preset=preset, out=out, seed=seed, strict=strict)
 
-# %% ../nbs/16_cli.ipynb #97a7325f
+# %% ../nbs/16_cli.ipynb #ab9906da
 @app.command(rich_help_panel="The digits road")
 def generate(
     text: Annotated[str, typer.Argument(help="What to say: digits such as 0123456789, or class names with commas between them.")],
@@ -76,14 +76,14 @@ def generate(
     for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #3b4c59fe
+# %% ../nbs/16_cli.ipynb #98a21ce6
 classify = typer.Typer(help="Train a classifier of recordings, and name recordings with it.", no_args_is_help=True)
 app.add_typer(classify, name="classify", rich_help_panel="Classification")
 
 
 @classify.command()
 def fit(
-    corpus: Annotated[str | None, typer.Option(help="digits (embedded), fsdd, audiomnist or esc50; or else --train.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="digits (embedded), fsdd, audiomnist, esc50 or esc10; or else --train.")] = None,
     train: Train = None,
     root: Root = None,
     by: By = "official",
@@ -114,14 +114,14 @@ def predict(
     if done.unreadable:
         typer.echo(f"specgen: {len(done.unreadable)} files can't be read; {done.unreadable_path} lists them", err=True)
 
-# %% ../nbs/16_cli.ipynb #ef0e3599
+# %% ../nbs/16_cli.ipynb #e9bbf96a
 gan = typer.Typer(help="Train a conditional GAN of log-mel pictures, and draw sounds with it.", no_args_is_help=True)
 app.add_typer(gan, name="gan", rich_help_panel="Generation")
 
 
 @gan.command("fit")
 def gan_fit(
-    corpus: Annotated[str | None, typer.Option(help="esc50, fsdd or digits (embedded); or else --train.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="digits (embedded), fsdd, esc10 or esc50; or else --train.")] = None,
     train: Train = None,
     root: Root = None,
     by: By = "official",
@@ -153,7 +153,7 @@ def sample(
     for path in sample_files(model, out, label=label, n=n, seed=seed, vocoder=vocoder):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #1df2e351
+# %% ../nbs/16_cli.ipynb #e2d2dabb
 @app.command(rich_help_panel="Reassigned spectrogram")
 def reassign(
     wav: Annotated[Path, typer.Argument(help="Sound to read.")],
@@ -182,7 +182,7 @@ def invert(
     if not result.trusted:
         typer.echo(f"specgen: {result.warning}", err=True)
 
-# %% ../nbs/16_cli.ipynb #86329a36
+# %% ../nbs/16_cli.ipynb #a3672e21
 def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
 ):
@@ -205,7 +205,7 @@ def main(
         typer.echo(f"specgen: {error}", err=True)
         sys.exit(2)
 
-# %% ../nbs/16_cli.ipynb #70aec0e4
+# %% ../nbs/16_cli.ipynb #b3f06a26
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals():  # a notebook has no __file__
     main()

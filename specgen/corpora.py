@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['N_PER_DIGIT', 'WORDS', 'RATE', 'PITCH', 'PITCH_RANGE', 'VOLUME', 'SYNTH_RATE', 'SHORTEST', 'SILENT', 'PLAIN', 'LARGE',
            'SOUNDS', 'NAMES', 'RECIPE_FILE', 'LAYOUTS', 'ACCENTS', 'VARIANTS', 'SPEAKERS', 'HELD_OUT', 'unload',
-           'SAMPLES', 'GITHUB', 'ARCHIVES', 'KAGGLE', 'AUDIOMNIST_TEST', 'Item', 'Skipped', 'Corpus', 'describe',
-           'wav_chunks', 'verdict', 'measure_wav', 'ogg_is_whole', 'measure_coded', 'measure', 'Entry', 'listing',
-           'sounds_in', 'folders_in', 'named_entries', 'audiomnist_entries', 'speaker_facts', 'esc50_rows',
-           'esc50_entries', 'folder_entries', 'recognise', 'measured', 'scan', 'Synthesiser', 'manner', 'digits_recipe',
-           'digits_folder_name', 'make_digits', 'speak_digits', 'recordings_digest', 'cache_folder', 'places', 'find',
-           'Archive', 'unpack', 'download', 'find_digits', 'locate', 'load', 'check_complete', 'official_test',
-           'choose', 'group_test', 'stratified_test', 'split', 'shared_speakers']
+           'SAMPLES', 'GITHUB', 'ARCHIVES', 'KAGGLE', 'ESC10', 'AUDIOMNIST_TEST', 'Item', 'Skipped', 'Corpus',
+           'describe', 'wav_chunks', 'verdict', 'measure_wav', 'ogg_is_whole', 'measure_coded', 'measure', 'read_whole',
+           'Entry', 'listing', 'sounds_in', 'folders_in', 'named_entries', 'audiomnist_entries', 'speaker_facts',
+           'esc50_rows', 'esc50_entries', 'folder_entries', 'recognise', 'measured', 'scan', 'Synthesiser', 'manner',
+           'digits_recipe', 'digits_folder_name', 'make_digits', 'speak_digits', 'recordings_digest', 'cache_folder',
+           'places', 'find', 'Archive', 'unpack', 'download', 'find_digits', 'locate', 'load', 'check_complete',
+           'official_test', 'choose', 'group_test', 'stratified_test', 'split', 'shared_speakers']
 
-# %% ../nbs/02_corpora.ipynb #cec54c65
+# %% ../nbs/02_corpora.ipynb #509ea56b
 import _ctypes
 import csv
 import ctypes
@@ -44,7 +44,7 @@ from tqdm.auto import tqdm
 
 from .audio import SpecgenError, atomic, read
 
-# %% ../nbs/02_corpora.ipynb #cdf528ce
+# %% ../nbs/02_corpora.ipynb #3c430807
 N_PER_DIGIT = 300  # recordings of each digit: 60 voices x 5 takes
 WORDS = "zero one two three four five six seven eight nine".split()
 RATE = (120, 200)  # words per minute; eSpeak NG's own default is 175
@@ -53,7 +53,7 @@ PITCH_RANGE = (30, 80)  # how lively the melody is, of 0 to 99; the default is 5
 VOLUME = 60  # of 0 to 200; at 100 some voices clip
 SYNTH_RATE = 22050  # hertz, what the synthesiser delivers
 
-# %% ../nbs/02_corpora.ipynb #11a4d6e2
+# %% ../nbs/02_corpora.ipynb #4028b42f
 @dataclass(frozen=True)
 class Item:
     "One recording that can be used."
@@ -74,12 +74,12 @@ class Skipped:
     path: Path
     reason: str
 
-# %% ../nbs/02_corpora.ipynb #df7d1b92
+# %% ../nbs/02_corpora.ipynb #25d73993
 @dataclass(frozen=True)
 class Corpus:
     "Recordings that were checked, with their labels. Behaves as a list of `Item`."
 
-    name: str  # 'digits', 'fsdd', 'audiomnist', 'esc50' or 'folder'
+    name: str  # 'digits', 'fsdd', 'audiomnist', 'esc50', 'esc10' or 'folder'
     root: Path  # the folder that holds the files
     items: list[Item]
     classes: list[str]  # sorted; a subset keeps those of the whole
@@ -125,7 +125,7 @@ class Corpus:
             rows.writerows((os.path.relpath(bad.path, self.root), bad.reason) for bad in self.skipped)
         return Path(path)
 
-# %% ../nbs/02_corpora.ipynb #9ca6c30a
+# %% ../nbs/02_corpora.ipynb #b72009d0
 def describe(
     corpus: Corpus,
 ) -> str:  # several lines
@@ -143,7 +143,7 @@ def describe(
     lines.append(f"{corpus.name}: {minutes:.1f} minutes; {rates}; {len(corpus.skipped)} files skipped")
     return "\n".join(lines)
 
-# %% ../nbs/02_corpora.ipynb #b6046efe
+# %% ../nbs/02_corpora.ipynb #38f45681
 def wav_chunks(
     raw: bytes,  # a whole wav file
 ) -> tuple[bytes, int, int]:  # its format chunk, where the samples start, how many bytes of them the header promises
@@ -158,7 +158,7 @@ def wav_chunks(
         at += 8 + size + size % 2
     return form, len(raw), 0
 
-# %% ../nbs/02_corpora.ipynb #8d5942dc
+# %% ../nbs/02_corpora.ipynb #264089c6
 SHORTEST = 0.01  # seconds; what is shorter is a click, not a recording
 SILENT = 1e-4  # span of the samples, of full scale
 
@@ -177,7 +177,7 @@ def verdict(
         return "holds samples that are not numbers"
     return "silent" if high - low < SILENT else None
 
-# %% ../nbs/02_corpora.ipynb #6b45f8ae
+# %% ../nbs/02_corpora.ipynb #31f90a90
 PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
 
 def measure_wav(
@@ -204,7 +204,7 @@ def measure_wav(
     frames = len(samples) // channels
     return verdict(frames, rate, low / scale, high / scale) or (frames / rate, rate)
 
-# %% ../nbs/02_corpora.ipynb #1e23aaf8
+# %% ../nbs/02_corpora.ipynb #4eb6324d
 def ogg_is_whole(
     tail: bytes,  # the last 64 KiB of an ogg file, or more
 ) -> bool:
@@ -235,7 +235,7 @@ def measure_coded(
         return "truncated: the ogg stream has no end"
     return verdict(frames, rate, float(low), float(high)) or (frames / rate, rate)
 
-# %% ../nbs/02_corpora.ipynb #9917dd56
+# %% ../nbs/02_corpora.ipynb #fa4448ae
 LARGE = 1 << 26  # bytes; larger wavs are measured in blocks
 
 def measure(
@@ -255,7 +255,18 @@ def measure(
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
 
-# %% ../nbs/02_corpora.ipynb #9d564077
+# %% ../nbs/02_corpora.ipynb #091cfa1f
+def read_whole(
+    path: str | Path,
+    sample_rate: int | None = None,  # wanted rate in hertz; None keeps the file's own
+) -> tuple[torch.Tensor, int]:  # waveform (samples,) float32 mono, and its rate in hertz
+    "As `audio.read`, but a file that broke off, or is silent, is refused too."
+    path = Path(path)
+    if path.is_file() and isinstance(reason := measure(path), str):
+        raise SpecgenError(f"{path}: {reason}; export it again, or leave it out")
+    return read(path, sample_rate)
+
+# %% ../nbs/02_corpora.ipynb #4ed7643a
 SOUNDS = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
 
 class Entry(NamedTuple):
@@ -289,7 +300,7 @@ def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
     return [folder / e.name for e in listing(folder) if e.is_dir()]
 
-# %% ../nbs/02_corpora.ipynb #1531b539
+# %% ../nbs/02_corpora.ipynb #11c12c05
 NAMES = {
     "digits": re.compile(r"(\d)_([^_]+)_(\d+)"),
     "fsdd": re.compile(r"(\d)_([A-Za-z][A-Za-z0-9]*)_(\d+)"),
@@ -316,7 +327,7 @@ def audiomnist_entries(folder: Path) -> list[Entry]:
     "Entries of AudioMNIST: folders 01 ... 60."
     return [e for sub in folders_in(folder) if re.fullmatch(r"\d\d", sub.name) for e in named_entries("audiomnist", sub, sub.name)]
 
-# %% ../nbs/02_corpora.ipynb #4aead8c9
+# %% ../nbs/02_corpora.ipynb #99f2fafa
 def speaker_facts(
     corpus: Corpus,
 ) -> dict[str, dict]:  # by speaker; empty when the corpus tells nothing
@@ -329,7 +340,7 @@ def speaker_facts(
     except ValueError:
         raise SpecgenError(f"{path}: is not JSON; take AudioMNIST's own file or remove it") from None
 
-# %% ../nbs/02_corpora.ipynb #08f091a0
+# %% ../nbs/02_corpora.ipynb #524bfc78
 def esc50_rows(table: Path) -> list[dict[str, str]]:
     "The rows of `esc50.csv`. Raises `SpecgenError` when it is not that table."
     try:
@@ -352,7 +363,7 @@ def esc50_entries(folder: Path) -> list[Entry]:
             entries.append(Entry(path, row["category"], row["src_file"], ord(letter[0]) - ord("A"), int(row["fold"])))
     return entries + [Entry(path, problem="wrong name: meta/esc50.csv has no such clip") for path in files.values()]
 
-# %% ../nbs/02_corpora.ipynb #c862086d
+# %% ../nbs/02_corpora.ipynb #f1429a66
 def folder_entries(folder: Path) -> list[Entry]:
     "Entries of class-named folders; the class is the first folder below the root."
     entries = [Entry(path, problem="lies in no class folder; move it into a folder named after its class") for path in sounds_in(folder)]
@@ -367,7 +378,7 @@ def folder_entries(folder: Path) -> list[Entry]:
                 below += folders_in(here)
     return entries
 
-# %% ../nbs/02_corpora.ipynb #349f77ce
+# %% ../nbs/02_corpora.ipynb #1b4e6aac
 RECIPE_FILE = "digits.json"
 
 def recognise(
@@ -388,7 +399,7 @@ def recognise(
             return "audiomnist", base
     return None
 
-# %% ../nbs/02_corpora.ipynb #f8b72692
+# %% ../nbs/02_corpora.ipynb #5ca3cefc
 LAYOUTS = {
     "digits": lambda folder: named_entries("digits", folder),
     "fsdd": lambda folder: named_entries("fsdd", folder),
@@ -430,7 +441,7 @@ def scan(
         raise SpecgenError(f"{folder}: {why}; give a folder with one folder of recordings for each class")
     return Corpus(name, folder, items, sorted({item.label for item in items}), skipped)
 
-# %% ../nbs/02_corpora.ipynb #bfc34d2b
+# %% ../nbs/02_corpora.ipynb #59fb9442
 ACCENTS = ("en-us", "en-gb", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us-nyc")
 VARIANTS = (
     "adam Alex Alicia Andy anika Annie aunty belinda benjamin boris david Denis Diogo edward f1 f2 f3 f4 f5 Gene grandma grandpa gustave "
@@ -440,7 +451,7 @@ VARIANTS = (
 SPEAKERS = [f"{ACCENTS[i % len(ACCENTS)]}+{variant}" for i, variant in enumerate(VARIANTS)]
 HELD_OUT = SPEAKERS[4::10]  # the official test set: every tenth voice, all of its recordings
 
-# %% ../nbs/02_corpora.ipynb #9591ae59
+# %% ../nbs/02_corpora.ipynb #16f901c2
 unload = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # as it is called on Windows
 SAMPLES = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -497,7 +508,7 @@ class Synthesiser:
         self.library = None
         self.folder.cleanup()
 
-# %% ../nbs/02_corpora.ipynb #c94628a3
+# %% ../nbs/02_corpora.ipynb #3a4ffccb
 def manner(
     speaker: str,
     digit: int,
@@ -509,7 +520,7 @@ def manner(
     ranges = {"rate": RATE, "pitch": PITCH, "pitch_range": PITCH_RANGE}
     return {key: low + int(draw.random() * (high - low + 1)) for key, (low, high) in ranges.items()}
 
-# %% ../nbs/02_corpora.ipynb #c61b4869
+# %% ../nbs/02_corpora.ipynb #938a550a
 def digits_recipe(n_per_digit: int = N_PER_DIGIT, seed: int = 0) -> dict:
     "Everything that decides the embedded corpus, fit for JSON."
     return dict(version=1, n_per_digit=n_per_digit, seed=seed, words=WORDS, speakers=SPEAKERS, held_out=HELD_OUT, rate=RATE, pitch=PITCH,
@@ -560,7 +571,7 @@ def speak_digits(folder: Path, speaker: str, n_takes: int, seed: int) -> str:
                     file.writeframes(sound.astype("<i2").tobytes())
         return f"eSpeak NG {synthesiser.version}"
 
-# %% ../nbs/02_corpora.ipynb #5a81dc78
+# %% ../nbs/02_corpora.ipynb #5cb179d8
 def recordings_digest(
     folder: str | Path,  # holds the recordings
 ) -> str:  # SHA-256, hexadecimal
@@ -570,7 +581,7 @@ def recordings_digest(
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
-# %% ../nbs/02_corpora.ipynb #8de378a8
+# %% ../nbs/02_corpora.ipynb #dd63bf1b
 def cache_folder() -> Path:
     "Where specgen keeps what it downloads or makes: `SPECGEN_CACHE`, or the system's place for caches."
     return Path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen")).expanduser()
@@ -608,7 +619,7 @@ def find(
         level = below
     return None
 
-# %% ../nbs/02_corpora.ipynb #008b4471
+# %% ../nbs/02_corpora.ipynb #6a3e4098
 @dataclass(frozen=True)
 class Archive:
     "A corpus that can be downloaded as a zip."
@@ -634,7 +645,7 @@ ARCHIVES = {
 }
 KAGGLE = {"audiomnist": "sripaadsrinivasan/audio-mnist"}  # Kaggle's copy of AudioMNIST; Kaggle publishes no checksum
 
-# %% ../nbs/02_corpora.ipynb #22e643a2
+# %% ../nbs/02_corpora.ipynb #ace7735b
 def unpack(
     archive: Archive,
     zipped: str | Path,  # the downloaded file
@@ -686,7 +697,7 @@ def download(
     finally:
         Path(zipped).unlink(missing_ok=True)
 
-# %% ../nbs/02_corpora.ipynb #e0c4c057
+# %% ../nbs/02_corpora.ipynb #6c35b19b
 def find_digits(root: str | Path | None, progress: bool) -> Path:
     "The folder of the embedded corpus at its standard size, made when it is not there."
     folder = digits_folder_name(digits_recipe())
@@ -718,9 +729,12 @@ def locate(
     raise SpecgenError(f"corpus '{name}': not found; looked in {', '.join(tried)}; put it into one of these, name its folder with root=, "
                        "or set SPECGEN_DATA to the folder that holds it")
 
-# %% ../nbs/02_corpora.ipynb #ce3f5acf
+# %% ../nbs/02_corpora.ipynb #5e7cae9f
+ESC10 = frozenset("chainsaw clock_tick crackling_fire crying_baby dog helicopter rain rooster sea_waves sneezing".split())  # of ESC-50
+
+
 def load(
-    name_or_path: str | Path,  # 'digits', 'fsdd', 'audiomnist', 'esc50', or a folder of recordings
+    name_or_path: str | Path,  # 'digits', 'fsdd', 'audiomnist', 'esc50', 'esc10' (ten classes of it), or a folder of recordings
     root: str | Path | None = None,  # search only here
     *,
     strict: bool = False,  # raise at the first file that cannot be used, instead of skipping it
@@ -733,12 +747,16 @@ def load(
     the cache. Raises `SpecgenError` when nothing is found or nothing can be used.
     """
     name = str(name_or_path)
+    if name == "esc10":
+        whole = load("esc50", root, strict=strict, progress=progress)
+        ten = whole.subset(i for i, item in enumerate(whole) if item.label in ESC10)
+        return replace(ten, name="esc10", classes=sorted({item.label for item in ten}))
     if name in LAYOUTS and name != "folder":
         corpus = scan(name, locate(name, root, progress), strict=strict, progress=progress)
         return check_complete(corpus) if name == "digits" else corpus
     folder = Path(root or "" if name == "folder" else name).expanduser()
     if not folder.is_dir() or folder == Path(""):
-        known = ", ".join(key for key in LAYOUTS if key != "folder")
+        known = ", ".join(["esc10", *(key for key in LAYOUTS if key != "folder")])
         missing = folder if name == "folder" else name
         raise SpecgenError(f"corpus '{missing}': no such folder; give {known} or the folder of your recordings")
     kind, base = recognise(folder) or ("folder", folder)
@@ -752,7 +770,7 @@ def check_complete(corpus: Corpus) -> Corpus:
         raise SpecgenError(f"{corpus.root}: {len(corpus)} of {expected} recordings are whole; remove this folder and load again")
     return corpus
 
-# %% ../nbs/02_corpora.ipynb #80a59788
+# %% ../nbs/02_corpora.ipynb #92c8ef64
 AUDIOMNIST_TEST = "05 13 18 22 26 32 33 42 45 51 52 60".split()  # Becker et al. 2018: test speakers of the first of their five splits
 
 def official_test(corpus: Corpus) -> list[bool] | None:
@@ -761,6 +779,7 @@ def official_test(corpus: Corpus) -> list[bool] | None:
         "fsdd": lambda item: item.take < 5,
         "digits": lambda item: item.speaker in HELD_OUT,
         "esc50": lambda item: item.fold == 5,
+        "esc10": lambda item: item.fold == 5,
         "audiomnist": lambda item: item.speaker in AUDIOMNIST_TEST,
     }
     return [rules[corpus.name](item) for item in corpus] if corpus.name in rules else None
@@ -795,7 +814,7 @@ def stratified_test(corpus: Corpus, fraction: float, seed: int) -> list[bool]:
             chosen |= choose(members, fraction, seed + k)
     return [i in chosen for i in range(len(corpus))]
 
-# %% ../nbs/02_corpora.ipynb #a5c7a0f3
+# %% ../nbs/02_corpora.ipynb #5f826238
 def split(
     corpus: Corpus,
     by: str = "official",  # 'official', 'speaker', 'fold' or 'stratified'

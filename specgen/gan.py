@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'STEPS', 'GANConfig', 'config_of', 'Pictures', 'draw_corpu
            'Discriminator', 'Scale', 'slow_down', 'settle', 'save_epoch', 'fit_gan', 'gan_scores', 'fit_model',
            'load_generator', 'sample_files']
 
-# %% ../nbs/11_gan.ipynb #fa95915f
+# %% ../nbs/11_gan.ipynb #b283441f
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from .flow_matching import check_labels
 from .training import TrainConfig, load_model
 from .vocoder import HiFiGAN, train_gan
 
-# %% ../nbs/11_gan.ipynb #27af42f2
+# %% ../nbs/11_gan.ipynb #e07bb75c
 RECIPES = {
     # 64 mels x 64 frames, 0.64 s: the mels of the vocoder that ships
     "words": dict(
@@ -41,9 +41,9 @@ RECIPES = {
         # logarithms of factors and frames; decibels; bands and frames
         disturb=dict(warp=dict(voice=0.05, tempo=0.1, frames=3), tilt=1.5, mask=(16, 16)),
         sizes={
-            "quick": dict(width=16, most=32, epochs=8, batch_size=32, lr=1e-3),  # seconds
-            "small": dict(width=32, most=64, epochs=40, batch_size=64, lr=5e-4),  # a quarter of an hour of one core
-            "paper": dict(width=64, most=256, epochs=300, batch_size=64, lr=2e-4),  # a GPU
+            "quick": dict(width=8, most=32, epochs=8, batch_size=32, lr=1e-3),  # seconds
+            "small": dict(width=16, most=64, epochs=40, batch_size=64, lr=5e-4),  # a quarter of an hour of one core
+            "paper": dict(width=32, most=256, epochs=300, batch_size=64, lr=2e-4),  # a GPU
         },
     ),
     # 128 mels x 512 frames, 5.12 s
@@ -53,19 +53,19 @@ RECIPES = {
         depth=60.0,
         disturb=dict(roll=True, tilt=1.5, mask=(32, 128)),
         sizes={
-            "quick": dict(width=8, most=32, epochs=1, batch_size=16, lr=1e-3),
-            "small": dict(width=16, most=128, epochs=100, batch_size=32, lr=4e-4),
-            "paper": dict(width=64, most=512, epochs=2000, batch_size=64, lr=2e-4),
+            "quick": dict(width=4, most=32, epochs=1, batch_size=16, lr=1e-3),
+            "small": dict(width=8, most=128, epochs=300, batch_size=32, lr=4e-4),
+            "paper": dict(width=32, most=512, epochs=2000, batch_size=64, lr=2e-4),
         },
     ),
 }
 
-# %% ../nbs/11_gan.ipynb #03948b56
+# %% ../nbs/11_gan.ipynb #27c851f4
 @dataclass(frozen=True)
 class GANConfig:
     "Sizes and switches of a conditional GAN; as it stands, the source's recipe."
 
-    width: int = 32  # channels at half the picture's resolution; doubled with every further halving
+    width: int = 16  # channels at full resolution; doubled with every halving of the picture
     most: int = 256  # channels at most
     noise: int = 64  # random numbers that a picture is drawn from
     epochs: int = 100  # times that every clip is seen
@@ -107,7 +107,7 @@ def config_of(
         switches |= STEPS[name]
     return GANConfig(**recipe["sizes"][preset], **switches)
 
-# %% ../nbs/11_gan.ipynb #2275ecdc
+# %% ../nbs/11_gan.ipynb #78bfe62c
 class Pictures(NamedTuple):
     "Standardised pictures of a corpus, one size."
 
@@ -135,19 +135,19 @@ def draw_corpus(
     representation = replace(representation, mean=logs[train].mean().item(), std=logs[train].std().item())
     return Pictures(representation.normalize(logs), corpus.labels, list(corpus.classes), representation, train, held)
 
-# %% ../nbs/11_gan.ipynb #d5f0c833
+# %% ../nbs/11_gan.ipynb #834f7c47
 def widths(
     shape: tuple[int, int],  # of the picture: mels, frames
-    width: int,  # channels at half the resolution
+    width: int,  # channels at full resolution
     most: int,  # channels at most
-) -> tuple[list[int], tuple[int, int]]:  # channels from the smallest picture to half the whole; shape of the smallest
+) -> tuple[list[int], tuple[int, int]]:  # channels from the smallest picture to the whole; shape of the smallest
     "How a picture is halved until its shorter side is 4. Raises `SpecgenError` where that doesn't come out even."
     halvings = (min(shape) // 4).bit_length() - 1
     if min(shape) < 8 or any(side % 2**halvings for side in shape):
         raise SpecgenError(f"pictures of {shape[0]} x {shape[1]}: both sides must halve until the shorter one is 4; give 64 x 64 or 128 x 512")
-    return [min(width * 2**i, most) for i in range(halvings - 1, -1, -1)], tuple(side >> halvings for side in shape)
+    return [min(width * 2**i, most) for i in range(halvings, -1, -1)], tuple(side >> halvings for side in shape)
 
-# %% ../nbs/11_gan.ipynb #dce6aefd
+# %% ../nbs/11_gan.ipynb #f2bdd495
 class Doubling(nn.ConvTranspose2d):
     "Twice as high and wide by a transposed convolution; smooth, the mean of 2 x 2 places follows, which lets no pattern of period two pass."
 
@@ -163,7 +163,7 @@ class Doubling(nn.ConvTranspose2d):
         kernel = kernel.permute(1, 2, 4, 0, 3, 5).flatten(0, 2)  # (4 outputs, inputs, 3, 3)
         return F.pixel_shuffle(F.conv2d(x, kernel, self.bias.repeat_interleave(4), padding=1), 2)
 
-# %% ../nbs/11_gan.ipynb #c3d8bc50
+# %% ../nbs/11_gan.ipynb #3dcb4283
 class Norm(nn.Module):
     "Batch norm; with a style, gains and shifts are read from it (de Vries et al. 2017)."
 
@@ -178,7 +178,7 @@ class Norm(nn.Module):
         gain, shift = self.film(style)[:, :, None, None].chunk(2, 1)
         return self.norm(x) * (1 + gain) + shift
 
-# %% ../nbs/11_gan.ipynb #07b84cf2
+# %% ../nbs/11_gan.ipynb #2ca7d473
 class Generator(nn.Module, PyTorchModelHubMixin):
     "Noise and a label become a picture: a small tensor that transposed convolutions double until it is whole."
 
@@ -186,7 +186,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         self,
         n_classes: int,
         shape: tuple[int, int] = (128, 512),  # mels, frames
-        width: int = 32,  # of `GANConfig`, as are the next four
+        width: int = 16,  # of `GANConfig`, as are the next four
         most: int = 256,
         noise: int = 64,
         smooth: bool = True,
@@ -200,15 +200,16 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         style = (noise + n_classes) * conditional
         self.enter = nn.Linear(noise + n_classes, channels[0] * self.start[0] * self.start[1])
         self.norms = nn.ModuleList(Norm(c, style) for c in channels)
-        self.grow = nn.ModuleList(Doubling(a, b, smooth and b > 1) for a, b in pairwise([*channels, 1]))
+        self.grow = nn.ModuleList(Doubling(a, b, smooth) for a, b in pairwise(channels))
+        self.leave = nn.Conv2d(channels[-1], 1, 5, padding=2)
 
     def forward(self, noise, labels):
         "(N, noise), (N,) -> (N, mels, frames)"
         style = torch.cat([noise, F.one_hot(labels, self.n_classes).to(noise)], 1)
         x = self.enter(style).unflatten(1, (-1, *self.start))
-        for norm, grow in zip(self.norms, self.grow, strict=True):
+        for norm, grow in zip(self.norms, self.grow, strict=False):
             x = grow(F.relu(norm(x, style)))
-        return x[:, 0].float()
+        return self.leave(F.relu(self.norms[-1](x, style)))[:, 0].float()
 
     @property
     def representation(self) -> Representation:
@@ -242,7 +243,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         sound = vocoder.decode(pictures, representation=representation) if vocoder else representation.decode(pictures)
         return sound / sound.abs().amax(-1, keepdim=True).clamp(min=1)
 
-# %% ../nbs/11_gan.ipynb #dc832e8c
+# %% ../nbs/11_gan.ipynb #3cf75f5d
 class Discriminator(nn.Module):
     "A picture and a label become one logit: real, or drawn?"
 
@@ -258,7 +259,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.n_classes, self.shape = n_classes, shape
         channels, norm = widths(shape, width, most)[0][::-1], spectral_norm if spectral else nn.Identity()
-        self.convs = nn.ModuleList(norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise([1 if projection else 2, *channels]))
+        self.convs = nn.ModuleList(norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise([1 if projection else 2, *channels[1:]]))
         self.decide = norm(nn.Linear(16 * channels[-1], 1))
         self.label = norm(nn.Embedding(n_classes, 16 * channels[-1])) if projection else nn.Linear(n_classes, shape[0] * shape[1])
         self.projection = projection
@@ -275,7 +276,7 @@ class Discriminator(nn.Module):
         logits = self.decide(x)[:, 0]
         return (logits + (x * self.label(labels)).sum(1) if self.projection else logits).float()
 
-# %% ../nbs/11_gan.ipynb #b3d75c27
+# %% ../nbs/11_gan.ipynb #6ffa2d44
 class Scale(nn.Module):
     "A weight that is stored divided by a factor: Adam, whose steps have one size, moves it that much slower (Karras et al. 2018)."
 
@@ -306,7 +307,7 @@ def settle(model: nn.Module) -> nn.Module:
                 parametrize.remove_parametrizations(module, name)
     return model
 
-# %% ../nbs/11_gan.ipynb #5783566e
+# %% ../nbs/11_gan.ipynb #0050386f
 def save_epoch(
     folder: Path,  # for epoch_0001.png and epoch_0001.wav
     model: Generator,
@@ -320,7 +321,7 @@ def save_epoch(
         temporary.write_bytes(to_png(show_specs(pictures, representation=r, titles=model.classes, ncols=5)))
     write(folder / f"epoch_{epoch:04d}.wav", model.decode(pictures[:3]).flatten(), r.sample_rate)
 
-# %% ../nbs/11_gan.ipynb #ad450e61
+# %% ../nbs/11_gan.ipynb #f7a69cb4
 def fit_gan(
     pictures: Pictures,
     config: GANConfig,
@@ -370,7 +371,7 @@ def fit_gan(
               folder=folder, validate=look, title="GAN", progress=progress)
     return settle(model).cpu().eval()
 
-# %% ../nbs/11_gan.ipynb #fa36e430
+# %% ../nbs/11_gan.ipynb #5ebb235b
 def gan_scores(
     judge: Judge,
     made: torch.Tensor,  # (N, mels, frames)
@@ -383,7 +384,7 @@ def gan_scores(
     shares = [diversity(mine[asked == k], asked[asked == k]) / diversity(theirs[labels == k], labels[labels == k]) for k in asked.unique()]
     return {**judge.scores(made.mT, asked, reference=real.mT), "least_diversity": min(shares)}
 
-# %% ../nbs/11_gan.ipynb #dba7f9f3
+# %% ../nbs/11_gan.ipynb #8b2af6b8
 def fit_model(
     out: str | Path,  # folder for the model, its checkpoint and curves, skipped.csv and outputs_gan/
     *,
@@ -412,7 +413,7 @@ def fit_model(
     model.save_pretrained(out)
     return model
 
-# %% ../nbs/11_gan.ipynb #7f084212
+# %% ../nbs/11_gan.ipynb #6c57dc25
 def load_generator(
     source: str | Path = "digits",  # the folder that `fit_model` wrote, or the name of one that ships
 ) -> Generator:

@@ -243,6 +243,15 @@ def test_esc50(tmp_path):
         train, test = split(corpus, "fold", test=fold)
         assert len(test) == 2 and not shared_speakers(corpus, train, test)
     assert {corpus[int(i)].fold for i in split(corpus)[1]} == {5}
+    assert [len(part) for part in split(corpus, "fold", test="3")] == [8, 2]  # as a command line says it
+
+
+def test_esc10_is_a_part_of_esc50(tmp_path):
+    folder = esc50(tmp_path)
+    sound(folder / "audio" / "1-5-A-3.ogg", rate=44100)
+    assert load("esc50", root=tmp_path).classes == ["cow", "dog"]
+    ten = load("esc10", root=tmp_path)
+    assert (ten.name, len(ten), ten.classes) == ("esc10", 10, ["dog"]) and {ten[int(i)].fold for i in split(ten)[1]} == {5}
 
 
 @pytest.mark.parametrize("table", ["", "a,b\n1,2", "filename,fold,category,src_file\nx.wav,one,dog,3", "filename\n", b"\xff\xfe\x00"])
@@ -416,3 +425,14 @@ def test_real_corpora():
     train, test = split(real)
     assert (len(real), len(train), len(test), len(set(real.speakers))) == (3000, 2700, 300, 6) and not real.skipped
     assert recordings_digest(real.root) == corpora.ARCHIVES["fsdd"].recordings
+
+
+def test_a_file_that_broke_off_is_not_handed_over(tmp_path):
+    sound(tmp_path / "whole.wav")
+    waveform, rate = corpora.read_whole(tmp_path / "whole.wav")
+    assert waveform.ndim == 1 and rate > 0
+    (tmp_path / "part.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:-100])
+    with pytest.raises(SpecgenError, match="part.wav: truncated"):
+        corpora.read_whole(tmp_path / "part.wav")
+    with pytest.raises(SpecgenError, match="no such file"):
+        corpora.read_whole(tmp_path / "none.wav")

@@ -13,7 +13,7 @@ from specgen.gan import RECIPES, STEPS, Discriminator, GANConfig, Generator, Nor
 from specgen.training import load_model
 
 MELS = LogMel(sample_rate=8000, n_fft=128, hop_length=40, n_mels=16, power=1.0)
-TINY = GANConfig(width=16, most=16, noise=8, epochs=2, batch_size=16, lr=1e-3, spectral=True, projection=True, augment=True, smooth=True,
+TINY = GANConfig(width=8, most=16, noise=8, epochs=2, batch_size=16, lr=1e-3, spectral=True, projection=True, augment=True, smooth=True,
                  conditional=True, faster=2.0, ema=0.9)
 
 
@@ -31,10 +31,10 @@ def toy(n=40):
     return Pictures(specs, labels, ["low", "high"], MELS, train, torch.arange(len(train), n))
 
 
-@pytest.mark.parametrize("shape, n, start", [((64, 64), 4, (4, 4)), ((128, 512), 5, (4, 16)), ((16, 32), 2, (4, 8))])
+@pytest.mark.parametrize("shape, n, start", [((64, 64), 5, (4, 4)), ((128, 512), 6, (4, 16)), ((16, 32), 3, (4, 8))])
 def test_shapes(shape, n, start):
-    channels, smallest = widths(shape, 4, 16)
-    assert len(channels) == n and channels[-1] == 4 and max(channels) <= 16 and smallest == start
+    channels, smallest = widths(shape, 2, 16)
+    assert len(channels) == n and channels[-1] == 2 and max(channels) <= 16 and smallest == start
     labels = torch.tensor([0, 2])
     for switch in (False, True):
         model = Generator(3, shape, 2, 16, 4, smooth=switch, conditional=switch)
@@ -115,7 +115,7 @@ def test_every_step_adds_its_switch_alone():
         config_of(RECIPES["words"], "small", "magic")
 
 
-@pytest.mark.parametrize("config", [TINY, GANConfig(width=16, most=16, noise=8, epochs=2, batch_size=16)])
+@pytest.mark.parametrize("config", [TINY, GANConfig(width=8, most=16, noise=8, epochs=2, batch_size=16)])
 def test_the_same_seed_gives_the_same_model_and_every_epoch_is_kept(tmp_path, config):
     data = toy()
     a = fit_gan(data, config, disturb=RECIPES["sounds"]["disturb"], folder=tmp_path, progress=False)
