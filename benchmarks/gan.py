@@ -35,7 +35,11 @@ def sounds_judge(corpus, args):
         found[fold] = label_accuracy(probs, labels)
         print(f"judge, ESC-10 fold {fold}: {found[fold]:.1%}", flush=True)
         judge = Judge(model, found[fold]) if fold == 5 else judge
-    print(f"judge, mean of {len(found)} folds: {sum(found.values()) / len(found):.1%}", flush=True)
+    found["mean"] = sum(found.values()) / len(found)
+    print(f"judge, mean of {len(found) - 1} folds: {found['mean']:.1%}", flush=True)
+    with atomic(RESULTS / "gan_judge.csv") as temporary, open(temporary, "w", newline="") as file:
+        csv.writer(file).writerows([("fold", "accuracy"), *found.items()])
+    judge.save_pretrained(args.out / "judge_sounds")
     return judge
 
 

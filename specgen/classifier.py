@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'SMOOTHING', 'RECIPES', 'LONG', 'full_scale', 'levelled', 
            'recipe_of', 'size_of', 'recipe_mels', 'classify', 'predict_files', 'write_submissions', 'claim',
            'fit_model', 'Submission', 'submit']
 
-# %% ../nbs/04_classifier.ipynb #7032465f
+# %% ../nbs/04_classifier.ipynb #e84ce9b6
 import csv
 import json
 import math
@@ -29,14 +29,14 @@ from .audio import LogMel, Representation, SpecgenError, atomic, read
 from .corpora import Corpus, Entry, Skipped, load, measured, split
 from .training import TrainConfig, load_model, train
 
-# %% ../nbs/04_classifier.ipynb #b1d4b8f0
+# %% ../nbs/04_classifier.ipynb #52ad427f
 PRESETS = {
     "quick": dict(channels=(16, 32, 64), epochs=12, most_steps=250, batch_size=32, lr=3e-3),  # seconds
     "small": dict(channels=(32, 64, 128), epochs=20, most_steps=1600, batch_size=64, lr=3e-3),  # under a minute on two cores
     "paper": dict(channels=(64, 128, 256), epochs=30, most_steps=100_000, batch_size=32, lr=1e-3),  # a GPU
 }
 
-# %% ../nbs/04_classifier.ipynb #610f4a71
+# %% ../nbs/04_classifier.ipynb #47ad0f26
 def full_scale(waveform: torch.Tensor) -> torch.Tensor:
     "(samples,), its loudest sample at 1"
     return waveform / waveform.abs().max().clamp(min=1e-8)
@@ -57,15 +57,20 @@ def fixed_pictures(
     n_frames: int,
     depth: float | None = None,  # decibels, of `levelled`; None leaves the pictures as they are
 ) -> torch.Tensor:  # (N, freq, n_frames)
-    "Pictures of one size: each clip in the middle, cropped or with silence around."
+    "Pictures of one size: a short clip in the middle of silence, of a long one what lies around its centre of energy."
     length, pictures = (n_frames - 1) * representation.hop_length, []
     for waveform in waveforms:
         spare = length - len(waveform)
-        pictures.append(representation.encode(F.pad(waveform, (spare // 2, spare - spare // 2))))
+        before = spare // 2
+        if spare < 0:  # a word may stand at the edge of a long recording
+            energy = waveform.double().square()
+            centre = (energy @ torch.arange(len(energy), dtype=energy.dtype) / energy.sum().clamp(min=1e-12)).item()
+            before = -min(max(round(centre - length / 2), 0), -spare)
+        pictures.append(representation.encode(F.pad(waveform, (before, spare - before))))
     pictures = torch.stack(pictures)
     return pictures if depth is None else levelled(pictures, depth / representation.decibels)
 
-# %% ../nbs/04_classifier.ipynb #3106a4bb
+# %% ../nbs/04_classifier.ipynb #eff8e4e6
 class Classifier(nn.Module, PyTorchModelHubMixin):
     "A convolutional classifier of pictures (N, freq, time), each side at least the product of the stages' steps."
 
@@ -101,7 +106,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
         "(N, freq, time) -> logits (N, n_classes)"
         return self.decide(self.features(x))
 
-# %% ../nbs/04_classifier.ipynb #3953bb6e
+# %% ../nbs/04_classifier.ipynb #78fe01b2
 def uniform(most: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "One number within ± `most` for each picture: (N, 1)."
     return (2 * torch.rand(len(like), 1, generator=generator, device=like.device) - 1) * most
@@ -129,7 +134,7 @@ def warped(
     grid = torch.stack(torch.broadcast_tensors(column[:, None, :], row[:, :, None]), -1)
     return F.grid_sample(pictures[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
 
-# %% ../nbs/04_classifier.ipynb #ac948b8d
+# %% ../nbs/04_classifier.ipynb #52c06506
 def tilted(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -141,7 +146,7 @@ def tilted(
     waves = torch.cos(torch.arange(1, 4)[:, None] * torch.linspace(0, math.pi, n_rows)).to(pictures)
     return pictures + (heights @ waves).mT
 
-# %% ../nbs/04_classifier.ipynb #82788a9a
+# %% ../nbs/04_classifier.ipynb #fdb54de5
 def masked(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -158,7 +163,7 @@ def masked(
         hidden |= stripe.unsqueeze(3 - axis)
     return torch.where(hidden, pictures.mean((1, 2), keepdim=True), pictures)
 
-# %% ../nbs/04_classifier.ipynb #c144ecd7
+# %% ../nbs/04_classifier.ipynb #c30b764b
 def rolled(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "Each picture (freq, time) started at another frame; what was before it follows at the end."
     n = pictures.shape[2]
@@ -189,7 +194,7 @@ def disturbed(
         pictures = levelled(pictures, depth)
     return masked(pictures, generator, mask) if mask else pictures
 
-# %% ../nbs/04_classifier.ipynb #7c6a31fa
+# %% ../nbs/04_classifier.ipynb #d27f608b
 def mixed(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -224,7 +229,7 @@ def cross_entropy(
     value = torch.lerp(loss(labels[other]), loss(labels), own).mean() if mix else loss(labels)
     return value, {"accuracy": (logits.argmax(1) == labels).float().mean()}
 
-# %% ../nbs/04_classifier.ipynb #173abb57
+# %% ../nbs/04_classifier.ipynb #15862d96
 def fit_classifier(
     pictures: torch.Tensor,  # (N, freq, time), standardised
     labels: torch.Tensor,  # (N,)
@@ -269,7 +274,7 @@ def predict(
     where = next(model.parameters()).device
     return torch.cat([model.eval()(part.to(where)).softmax(1).to(pictures.device) for part in pictures.split(batch_size)])
 
-# %% ../nbs/04_classifier.ipynb #3f46107a
+# %% ../nbs/04_classifier.ipynb #aaea9952
 RECIPES = {
     "words": dict(
         n_mels=40, f_min=100.0, window=0.016, hop=0.01,  # bands; hertz; seconds. So short a window hears no single harmonics: the pitch is left out
@@ -357,7 +362,7 @@ def classify(
                            classes=list(corpus.classes), representation=representation.to_dict(), n_frames=n_frames, depth=recipe["depth"])
     return model, predict(model, held[0]), held[1]
 
-# %% ../nbs/04_classifier.ipynb #58d0f333
+# %% ../nbs/04_classifier.ipynb #35ffc85e
 def predict_files(
     model: Classifier,  # trained by `classify`
     paths: list[str | Path],
@@ -391,7 +396,7 @@ def write_submissions(
         rows.writerows(sorted(zip(ids, classes, strict=True)))
     return Path(path)
 
-# %% ../nbs/04_classifier.ipynb #0b612a4c
+# %% ../nbs/04_classifier.ipynb #be1ee75a
 def claim(out: Path, corpus: Corpus, **settings) -> None:
     "Note in `out` what is trained there. Raises `SpecgenError` when it was something else, so that no old model answers for new recordings."
     heard = [(item.label, sha256(item.path.read_bytes()).hexdigest()) for item in corpus]

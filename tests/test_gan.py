@@ -42,6 +42,32 @@ def test_shapes(shape, n, start):
         assert Discriminator(3, shape, 2, 16, switch, switch)(noise(2, *shape), labels).shape == (2,)
 
 
+def test_every_size_is_drawn_and_judged_and_begins_as_the_smaller_one():
+    model, judge, labels = Generator(3, (32, 64), 4, 16, 4, levels=2).eval(), Discriminator(3, (32, 64), 4, 16, True, True, levels=2), torch.tensor([0, 2])
+    drawn = {}
+    for model.level in (2, 1, 0):
+        drawn[model.level] = model(noise(2, 4), labels)
+        assert drawn[model.level].shape == (2, 32 >> model.level, 64 >> model.level)
+        loss = judge(drawn[model.level], labels).sum()
+        assert model.sample(2).shape == (2, 32, 64)
+        loss.backward()
+        assert all(p.grad is not None for p in [*model.parameters(), *judge.parameters()])
+        model.zero_grad()
+        judge.zero_grad()
+    for level in (0, 1):
+        larger = F.interpolate(drawn[level + 1][:, None], scale_factor=2.0, mode="bilinear")[:, 0]
+        torch.testing.assert_close(drawn[level], larger)
+    with pytest.raises(SpecgenError, match="3 smaller sizes"):
+        Generator(3, (32, 64), 4, 16, 4, levels=3)
+
+
+def test_disturbances_shrink_with_the_pictures():
+    hertz = MELS.frequencies
+    small = gan.resized(dict(warp=dict(voice=0.1, tempo=0.2, frames=4), tilt=MELS.decibels, mask=(8, 12)), MELS, 2)
+    assert small["warp"] == dict(voice=0.1, tempo=0.2, frames=2) and small["mask"] == (4, 6) and small["tilt"] == 1
+    torch.testing.assert_close(small["hertz"], (hertz[::2] + hertz[1::2]) / 2)
+
+
 @pytest.mark.parametrize("shape", [(4, 4), (64, 60), (100, 500)])
 def test_odd_shapes_are_told(shape):
     with pytest.raises(SpecgenError, match=f"{shape[0]} x {shape[1]}"):
@@ -52,7 +78,7 @@ def test_projection_adds_the_labels_share_of_the_features():
     judge, x = Discriminator(3, (16, 16), 4, 8, False, True), noise(3, 16, 16)
     a, b = (judge(x, torch.full((3,), k)) for k in (0, 2))
     h = x[:, None]
-    for conv in judge.convs:
+    for conv in (*judge.enters, *judge.convs):
         h = F.leaky_relu(conv(h), 0.2)
     h = F.adaptive_avg_pool2d(h, 4).flatten(1)
     assert torch.allclose(a - b, h @ (judge.label.weight[0] - judge.label.weight[2]), atol=1e-5)
@@ -115,13 +141,13 @@ def test_every_step_adds_its_switch_alone():
         config_of(RECIPES["words"], "small", "magic")
 
 
-@pytest.mark.parametrize("config", [TINY, GANConfig(width=8, most=16, noise=8, epochs=2, batch_size=16)])
+@pytest.mark.parametrize("config", [TINY, replace(TINY, coarse=(1.0,), epochs=1), GANConfig(width=8, most=16, noise=8, epochs=2, batch_size=16)])
 def test_the_same_seed_gives_the_same_model_and_every_epoch_is_kept(tmp_path, config):
     data = toy()
     a = fit_gan(data, config, disturb=RECIPES["sounds"]["disturb"], folder=tmp_path, progress=False)
     b = fit_gan(data, config, disturb=RECIPES["sounds"]["disturb"], progress=False)
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-    assert not a.training and a.state_dict().keys() == Generator(2, (16, 32), 8, 16, 8, config.smooth, config.conditional).state_dict().keys()
+    assert not a.training and a.state_dict().keys() == Generator(2, (16, 32), 8, 16, 8, config.smooth, config.conditional, len(config.coarse)).state_dict().keys()
     assert sorted(p.name for p in (tmp_path / "outputs_gan").iterdir()) == [f"epoch_000{i}.{end}" for i in (1, 2) for end in ("png", "wav")]
     assert len(read(tmp_path / "outputs_gan/epoch_0002.wav")[0]) == 2 * 31 * 40
     again = fit_gan(data, config, disturb=RECIPES["sounds"]["disturb"], folder=tmp_path, progress=False)
