@@ -7,9 +7,9 @@ __all__ = ['torchaudio', 'kaldi', 'QUIET', 'guarded_torchaudio', 'SpecgenError',
            'make_window', 'stft', 'istft', 'spectral_convergence', 'overlap_add', 'check_magnitudes', 'random_phase',
            'griffin_lim', 'gaussian_width', 'phase_slopes', 'integrate_slopes', 'compiled', 'loudness_levels',
            'integrate', 'pghi', 'phase_retrieval', 'stream_pghi', 'Representation', 'LogSTFT', 'mel_filters',
-           'invert_filters', 'LogMel', 'Fbank']
+           'invert_filters', 'LogMel', 'kaldi_filters', 'Fbank']
 
-# %% ../nbs/00_audio.ipynb #da89ed85
+# %% ../nbs/00_audio.ipynb #dba2b27b
 import os
 import shutil
 import sys
@@ -31,7 +31,7 @@ import soxr
 import torch
 from torch.nn import functional as F
 
-# %% ../nbs/00_audio.ipynb #65e12a52
+# %% ../nbs/00_audio.ipynb #721f4925
 def guarded_torchaudio():
     """Import torchaudio on any torch build and return the module.
 
@@ -51,15 +51,15 @@ def guarded_torchaudio():
         sys.modules[spec.name] = utils
         return import_module("torchaudio")
 
-# %% ../nbs/00_audio.ipynb #4e134d54
+# %% ../nbs/00_audio.ipynb #cc1fb091
 torchaudio = guarded_torchaudio()
 kaldi = import_module("torchaudio.compliance.kaldi")
 
-# %% ../nbs/00_audio.ipynb #f527b0b1
+# %% ../nbs/00_audio.ipynb #4103fa24
 class SpecgenError(ValueError):
     "Bad input: the message names the thing, what is wrong with it and what to do."
 
-# %% ../nbs/00_audio.ipynb #1f751a37
+# %% ../nbs/00_audio.ipynb #d2e07082
 @contextmanager
 def atomic(
     path: str | Path,  # where the finished file or folder shall stand
@@ -77,7 +77,7 @@ def atomic(
         else:
             temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_audio.ipynb #601e0176
+# %% ../nbs/00_audio.ipynb #94f1e327
 def resample(
     waveform: torch.Tensor,  # (..., samples)
     orig: int,  # its rate, hertz
@@ -90,7 +90,7 @@ def resample(
     out = torch.from_numpy(np.ascontiguousarray(soxr.resample(np.ascontiguousarray(flat), orig, new).T))
     return out.reshape(*waveform.shape[:-1], out.shape[-1])
 
-# %% ../nbs/00_audio.ipynb #78386003
+# %% ../nbs/00_audio.ipynb #0d7c502a
 def read(
     path: str | Path,  # wav, flac, ogg, mp3: anything soundfile reads
     sample_rate: int | None = None,  # wanted rate in hertz; None keeps the file's own
@@ -110,7 +110,7 @@ def read(
     waveform = torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1))
     return resample(waveform, rate, sample_rate or rate), sample_rate or rate
 
-# %% ../nbs/00_audio.ipynb #d82aefce
+# %% ../nbs/00_audio.ipynb #5af5b9e4
 def write(
     path: str | Path,  # where to; the suffix chooses the format (wav, flac, ogg, mp3)
     waveform: torch.Tensor,  # (samples,), in [-1, 1]
@@ -130,7 +130,7 @@ def write(
         soundfile.write(temporary, data, sample_rate)
     return path
 
-# %% ../nbs/00_audio.ipynb #fe4b0987
+# %% ../nbs/00_audio.ipynb #0e012203
 @lru_cache(maxsize=64)
 def make_window(
     name: str,  # 'hann', 'hamming', 'blackman', or 'gaussian' (four standard deviations to either side)
@@ -146,7 +146,7 @@ def make_window(
         raise SpecgenError(f"window '{name}': unknown; choose one of {', '.join(known)}")
     return known[name](win_length, sym=not periodic, dtype=torch.float64).to(dtype=dtype, device=device)
 
-# %% ../nbs/00_audio.ipynb #5a6f122d
+# %% ../nbs/00_audio.ipynb #02d5f916
 def stft(
     waveform: torch.Tensor,  # (..., samples)
     *,
@@ -163,7 +163,7 @@ def stft(
     out = torch.stft(flat, n_fft, hop_length, len(w), w, center=center, pad_mode=pad_mode, return_complex=True)
     return out.reshape(*waveform.shape[:-1], *out.shape[-2:])
 
-# %% ../nbs/00_audio.ipynb #14975370
+# %% ../nbs/00_audio.ipynb #0dc5f64c
 def istft(
     spectrum: torch.Tensor,  # (..., n_fft // 2 + 1, time), complex
     *,
@@ -179,7 +179,7 @@ def istft(
     out = torch.istft(flat, n_fft, hop_length, len(w), w, center=True, length=length)
     return out.reshape(*spectrum.shape[:-2], out.shape[-1])
 
-# %% ../nbs/00_audio.ipynb #b5a371b3
+# %% ../nbs/00_audio.ipynb #f78ecc7a
 def spectral_convergence(
     mag: torch.Tensor,  # (..., freq, time), the wanted magnitudes
     waveform: torch.Tensor,  # (..., samples), the sound made from them
@@ -189,7 +189,7 @@ def spectral_convergence(
     error = stft(waveform, **settings).abs()[..., : mag.shape[-1]] - mag
     return 20 * torch.log10(torch.linalg.vector_norm(error, dim=(-2, -1)) / torch.linalg.vector_norm(mag, dim=(-2, -1)))
 
-# %% ../nbs/00_audio.ipynb #b299a52b
+# %% ../nbs/00_audio.ipynb #3e012fda
 def overlap_add(
     frames: torch.Tensor,  # (batch, time, n)
     hop_length: int,  # step between frames, samples
@@ -202,7 +202,7 @@ def overlap_add(
     # row r of the sum collects block j of frame r - j: in memory, one step of j is a frame back and a block on
     return frames.as_strided(size, (frames.stride(0), width, width - hop_length, 1), width - hop_length).sum(2).flatten(1)
 
-# %% ../nbs/00_audio.ipynb #16dd10bf
+# %% ../nbs/00_audio.ipynb #4044232b
 def check_magnitudes(mag: torch.Tensor, n_fft: int):
     "Raises `SpecgenError` when magnitudes are not (..., n_fft // 2 + 1, time) with at least two frames."
     if mag.ndim < 2 or mag.shape[-2] != n_fft // 2 + 1 or mag.shape[-1] < 2:
@@ -214,7 +214,7 @@ def random_phase(mag: torch.Tensor, generator: torch.Generator | None) -> torch.
     generator = generator or torch.Generator().manual_seed(0)
     return torch.rand(mag.shape, generator=generator, dtype=mag.dtype).to(mag.device) * (2 * torch.pi)
 
-# %% ../nbs/00_audio.ipynb #55ee39e1
+# %% ../nbs/00_audio.ipynb #e16acbf2
 def griffin_lim(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -254,7 +254,7 @@ def griffin_lim(
     sound = to_sound(spectrum)[:, n_fft // 2 : n_fft // 2 + length]
     return F.pad(sound, (0, length - sound.shape[-1])).reshape(*mag.shape[:-2], length)
 
-# %% ../nbs/00_audio.ipynb #9986fd08
+# %% ../nbs/00_audio.ipynb #0e99b3ff
 @lru_cache(maxsize=64)
 def gaussian_width(window: str, win_length: int) -> float:
     "gamma, in samples squared, of the Gaussian exp(-pi t^2 / gamma) whose square has the variance of the squared window."
@@ -262,7 +262,7 @@ def gaussian_width(window: str, win_length: int) -> float:
     t = torch.arange(win_length) - win_length / 2
     return 4 * np.pi * ((power * t**2).sum() / power.sum()).item()
 
-# %% ../nbs/00_audio.ipynb #7971199f
+# %% ../nbs/00_audio.ipynb #3a04ed5a
 def phase_slopes(
     log: torch.Tensor,  # (..., n_fft // 2 + 1, time), natural logarithms of magnitudes
     *,
@@ -278,7 +278,7 @@ def phase_slopes(
     turn = 2 * torch.pi * hop_length / n_fft * torch.arange(log.shape[-2], dtype=log.dtype, device=log.device)[:, None]
     return hop_length * n_fft / gamma * across + turn, -gamma / (hop_length * n_fft) * along - 2 * torch.pi * centre / n_fft
 
-# %% ../nbs/00_audio.ipynb #d7b985c0
+# %% ../nbs/00_audio.ipynb #956a3fba
 def integrate_slopes(level, by_frame, by_bin, loud, phase, order):
     """Sum slopes into `phase`, in place, along the loudest paths; all arrays but `loud` are (freq, time).
 
@@ -316,13 +316,13 @@ def integrate_slopes(level, by_frame, by_bin, loud, phase, order):
                     order[g, u] = visited = visited + 1
                     k, waiting = min(k, level[g, u]), waiting + 1
 
-# %% ../nbs/00_audio.ipynb #5debbb9e
+# %% ../nbs/00_audio.ipynb #4cab77fd
 @lru_cache
 def compiled(function):
     "The same function through numba, which is imported only here since it starts slowly."
     return import_module("numba").njit(function, nogil=True, cache=True)
 
-# %% ../nbs/00_audio.ipynb #d2be4bff
+# %% ../nbs/00_audio.ipynb #5a77b130
 QUIET = 32767  # the level of bins that are not visited
 
 
@@ -338,7 +338,7 @@ def loudness_levels(
     order = np.argsort(level.reshape(len(mag), -1), kind="stable")  # of 16 bits: a radix sort
     return log, level, [row[:n] for row, n in zip(order, above.sum((-2, -1)).tolist(), strict=True)]
 
-# %% ../nbs/00_audio.ipynb #72fdb286
+# %% ../nbs/00_audio.ipynb #28ad7006
 def integrate(
     mag: torch.Tensor,  # (batch, freq, time), double
     phase: torch.Tensor,  # (batch, freq, time), double: what no path reaches stays; the rest is overwritten
@@ -360,7 +360,7 @@ def integrate(
     phase.remainder_(2 * torch.pi)  # the sums grow large, and float32 would not hold them
     return order
 
-# %% ../nbs/00_audio.ipynb #16398b50
+# %% ../nbs/00_audio.ipynb #62f238e7
 def pghi(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -377,7 +377,7 @@ def pghi(
     integrate(clips, phase, tolerance, **settings)
     return phase.to(mag).reshape(mag.shape)
 
-# %% ../nbs/00_audio.ipynb #a55476dd
+# %% ../nbs/00_audio.ipynb #12cbace3
 def phase_retrieval(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -394,7 +394,7 @@ def phase_retrieval(
     n_iter = 0 if method == "pghi" else n_iter
     return griffin_lim(mag, n_iter=n_iter, phase=phase, length=length, generator=generator, **settings)
 
-# %% ../nbs/00_audio.ipynb #65a3e127
+# %% ../nbs/00_audio.ipynb #8b992d95
 def stream_pghi(
     frames: Iterable[torch.Tensor],  # each (..., n_fft // 2 + 1), linear magnitudes
     *,
@@ -424,7 +424,7 @@ def stream_pghi(
             before, answer = ahead.pop(0), phase[..., n_known]
             yield answer.to(mag).reshape(before.shape)
 
-# %% ../nbs/00_audio.ipynb #be5f052e
+# %% ../nbs/00_audio.ipynb #187e8e33
 @dataclass(frozen=True)
 class Representation:
     "How a waveform becomes a picture and returns; the base of `LogSTFT`, `LogMel` and `Fbank`."
@@ -511,7 +511,7 @@ class Representation:
         except (KeyError, TypeError):
             raise SpecgenError(f"representation {config}: unknown kind or setting; the kinds are {', '.join(kinds)}") from None
 
-# %% ../nbs/00_audio.ipynb #4a9b5cee
+# %% ../nbs/00_audio.ipynb #3f403d16
 @dataclass(frozen=True)
 class LogSTFT(Representation):
     "Log-magnitude STFT: log(max(|S|, floor)), librosa's scaling."
@@ -530,7 +530,7 @@ class LogSTFT(Representation):
         mag = torch.where(log > np.log(self.floor), log.exp(), 0.0)
         return F.pad(mag, (0, 0, 0, self.n_fft // 2 + 1 - mag.shape[-2]))
 
-# %% ../nbs/00_audio.ipynb #8359004e
+# %% ../nbs/00_audio.ipynb #28cc0ce8
 @lru_cache(maxsize=32)
 def mel_filters(
     sample_rate: int,  # hertz
@@ -547,7 +547,7 @@ def mel_filters(
         fb = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
     return fb.T.contiguous()
 
-# %% ../nbs/00_audio.ipynb #bb05345a
+# %% ../nbs/00_audio.ipynb #3e499b30
 def invert_filters(
     bands: torch.Tensor,  # (..., n_mels, time), non-negative
     filters: torch.Tensor,  # (n_mels, n_freq), non-negative
@@ -561,7 +561,7 @@ def invert_filters(
         x = x * target / (gram @ x).clamp(min=1e-12)
     return x
 
-# %% ../nbs/00_audio.ipynb #db0214a4
+# %% ../nbs/00_audio.ipynb #0132be83
 @dataclass(frozen=True)
 class LogMel(Representation):
     """Log-mel spectrogram: log(max(filters @ |S|**power, floor)).
@@ -609,7 +609,14 @@ class LogMel(Representation):
         bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
         return invert_filters(bands, self.filters) ** (1 / self.power)
 
-# %% ../nbs/00_audio.ipynb #cc904343
+# %% ../nbs/00_audio.ipynb #a0da16fe
+@lru_cache(maxsize=64)
+def kaldi_filters(n_mels: int, n_fft: int, sample_rate: int, f_min: float) -> torch.Tensor:
+    "Kaldi's triangles (n_mels, n_fft // 2 + 1)."
+    banks, _ = kaldi.get_mel_banks(n_mels, n_fft, float(sample_rate), f_min, 0.0, 100.0, -500.0, 1.0)
+    return F.pad(banks, (0, 1))
+
+
 @dataclass(frozen=True)
 class Fbank(Representation):
     "Kaldi-style log-mel filterbank energies, as `torchaudio.compliance.kaldi.fbank` without dither."
@@ -624,8 +631,7 @@ class Fbank(Representation):
     @property
     def filters(self) -> torch.Tensor:
         "(n_mels, n_fft // 2 + 1)"
-        banks, _ = kaldi.get_mel_banks(self.n_mels, self.n_fft, float(self.sample_rate), self.f_min, 0.0, 100.0, -500.0, 1.0)
-        return F.pad(banks, (0, 1))
+        return kaldi_filters(self.n_mels, self.n_fft, self.sample_rate, self.f_min)
 
     @property
     def decibels(self) -> float:
@@ -651,11 +657,16 @@ class Fbank(Representation):
         frames = frames - frames.mean(-1, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
         frames = frames - self.preemphasis * before
-        frames = frames * make_window(self.window, self.win_length, False, waveform.dtype, str(waveform.device))
+        where = dict(dtype=waveform.dtype, device=waveform.device)
+        if make := {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(self.window):
+            window = make(self.win_length, periodic=False, **where)  # rounded as torchaudio's are: weak bands show a difference in the last bit
+        else:
+            window = make_window(self.window, self.win_length, False).to(**where)
+        frames = frames * window
         return torch.fft.rfft(frames, self.n_fft).abs().transpose(-1, -2)
 
     def compress(self, mag):
-        return (self.filters.to(mag) @ mag**2).clamp(min=self.floor).log()
+        return (mag.mT.square() @ self.filters.to(mag).mT).clamp(min=self.floor).log().mT  # in memory order: no copies
 
     def expand(self, log):
         bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
