@@ -3,10 +3,10 @@
     SPECGEN_DATA=... python benchmarks/gan.py [--only source,final,digits,steps] [--preset small] [--out runs/gan]
 
 ESC-10 trains on folds 1 to 4; the judge is a classifier of the same clips (`specgen.classifier`, its recipe for sounds) and is itself measured on all
-five folds (`--folds`). `source` is the source's recipe at the preset's width: 100 epochs at its learning rate; `final` has all steps. `steps` trains one
-short model for each step (`--short` epochs). FSDD trains on takes 5 to 49. Real clips, heard by the same judge, are the first rows of each table.
-Every training is kept under --out and taken up again from there; so the same command, stopped and started, ends with the whole tables, which are also
-written to results/gan_*.csv.
+five folds (`--folds`). `source` is the source's recipe at the preset's width: 100 epochs at its learning rate; `final` has all steps. FSDD trains on
+takes 5 to 49; `steps` trains a small model there for a short time (preset quick, `--short` epochs) with one step more each time, all but the last.
+Real clips, heard by the same judge, are the first rows of each table. Every training is kept under --out and taken up again from there; so the same
+command, stopped and started, ends with the whole tables, which are also written to results/gan_*.csv.
 """
 import argparse
 import csv
@@ -67,7 +67,7 @@ def compare(title, name, pictures, judge, configs, args):
     row("real, training", "", real, labels)
     row("real, held out", "", pictures.specs[pictures.test], pictures.labels[pictures.test])
     for recipe, config in configs.items():
-        folder = args.out / f"{name}_{args.preset}_{config.epochs}_{recipe.strip('+ ').replace(' ', '_')}_{args.seed}"
+        folder = args.out / f"{title}_{args.preset}_{config.epochs}_{recipe.strip('+ ').replace(' ', '_')}_{args.seed}"
         model = fit_gan(pictures, config, disturb=RECIPES[name]["disturb"], seed=args.seed, folder=folder, save_every=max(1, config.epochs // 100),
                         progress=args.progress)
         model.save_pretrained(folder)
@@ -76,32 +76,31 @@ def compare(title, name, pictures, judge, configs, args):
 
 def main(args):
     size = RECIPES["sounds"]["sizes"][args.preset]
-    last = list(STEPS)[-1]
-    if {"source", "steps", "final"} & set(args.only):
+    if {"source", "final"} & set(args.only):
         corpus = load("esc10")
         judge, pictures = sounds_judge(corpus, args), draw_corpus(corpus, recipe=RECIPES["sounds"], by="fold", test=5)
-        configs = {"the source": GANConfig(width=size["width"], most=size["most"]), last: config_of(RECIPES["sounds"], args.preset)}
+        configs = {"the source": GANConfig(width=size["width"], most=size["most"]), RECIPES["sounds"]["step"]: config_of(RECIPES["sounds"], args.preset)}
         wanted = {recipe: config for part, (recipe, config) in zip(("source", "final"), configs.items(), strict=True) if part in args.only}
-        if wanted:
-            compare("sounds", "sounds", pictures, judge, wanted, args)
-        if "steps" in args.only:
-            steps = {step: replace(config_of(RECIPES["sounds"], args.preset, step), epochs=args.short) for step in STEPS}
-            compare("steps", "sounds", pictures, judge, steps, args)
-    if "digits" in args.only:
+        compare("sounds", "sounds", pictures, judge, wanted, args)
+    if {"digits", "steps"} & set(args.only):
         pictures = draw_corpus(load("fsdd"), recipe=RECIPES["words"])
         parts = [(pictures.specs[i].mT, pictures.labels[i]) for i in (pictures.train, pictures.test)]
         judge = Judge.fit(*parts[0], heldout=parts[1], n_classes=10, seed=args.seed, folder=args.out / "judge_digits", progress=args.progress)
-        compare("words", "words", pictures, judge, {last: config_of(RECIPES["words"], args.preset)}, args)
+        if "digits" in args.only:
+            compare("words", "words", pictures, judge, {RECIPES["words"]["step"]: config_of(RECIPES["words"], args.preset)}, args)
+        if "steps" in args.only:
+            short = {step: replace(config_of(RECIPES["words"], "quick", step), epochs=args.short) for step in list(STEPS)[:-1]}
+            compare("steps", "words", pictures, judge, short, args)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda text: text.split(","), default=["source", "final", "digits", "steps"], help="which, with commas between")
     parser.add_argument("--preset", default="small", choices=["quick", "small", "paper"])
-    parser.add_argument("--short", type=int, default=60, help="epochs of each step's training")
+    parser.add_argument("--short", type=int, default=8, help="epochs of each step's training")
     parser.add_argument("--folds", type=lambda text: [int(k) for k in text.split(",")], default=[1, 2, 3, 4, 5], help="the judge is measured on; 5 is needed")
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--truncation", type=float, default=0.7, help="of the noise; 1 is as in training")
+    parser.add_argument("--truncation", type=float, default=1.0, help="of the noise; 1 is as in training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument("--progress", action="store_true", help="show bars")

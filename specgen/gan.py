@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'STEPS', 'GANConfig', 'config_of', 'Pictures', 'draw_corpu
            'Generator', 'Discriminator', 'Scale', 'slow_down', 'settle', 'save_epoch', 'resized', 'fit_gan',
            'gan_scores', 'fit_model', 'load_generator', 'sample_files']
 
-# %% ../nbs/11_gan.ipynb #a3ae80f6
+# %% ../nbs/11_gan.ipynb #5714227d
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from .flow_matching import check_labels
 from .training import TrainConfig, load_model
 from .vocoder import HiFiGAN, train_gan
 
-# %% ../nbs/11_gan.ipynb #29977a28
+# %% ../nbs/11_gan.ipynb #99487b8d
 RECIPES = {
     # 64 mels x 64 frames, 0.64 s: the mels of the vocoder that ships
     "words": dict(
@@ -56,13 +56,13 @@ RECIPES = {
         disturb=dict(roll=True, tilt=1.5, mask=(32, 128)),
         sizes={
             "quick": dict(width=4, most=32, epochs=1, batch_size=16, lr=1e-3),
-            "small": dict(width=8, most=128, epochs=120, batch_size=32, lr=4e-4),
+            "small": dict(width=8, most=128, epochs=80, batch_size=32, lr=4e-4),
             "paper": dict(width=32, most=512, epochs=2000, batch_size=64, lr=2e-4),
         },
     ),
 }
 
-# %% ../nbs/11_gan.ipynb #bf14ce5a
+# %% ../nbs/11_gan.ipynb #31b62e27
 @dataclass(frozen=True)
 class GANConfig:
     "Sizes and switches of a conditional GAN; as it stands, the source's recipe."
@@ -93,7 +93,7 @@ STEPS = {
     "+ conditional norm": dict(conditional=True),
     "+ two time scales": dict(faster=2.0),
     "+ averaged weights": dict(ema=0.999),
-    "+ coarse first": dict(coarse=(3.0, 1.5)),
+    "+ coarse first": dict(coarse=(4.5, 1.25)),
 }
 
 
@@ -112,7 +112,7 @@ def config_of(
         switches |= STEPS[name]
     return GANConfig(**recipe["sizes"][preset], **switches)
 
-# %% ../nbs/11_gan.ipynb #952b1612
+# %% ../nbs/11_gan.ipynb #1984cc53
 class Pictures(NamedTuple):
     "Standardised pictures of a corpus, one size."
 
@@ -140,7 +140,7 @@ def draw_corpus(
     representation = replace(representation, mean=logs[train].mean().item(), std=logs[train].std().item())
     return Pictures(representation.normalize(logs), corpus.labels, list(corpus.classes), representation, train, held)
 
-# %% ../nbs/11_gan.ipynb #b79aebcf
+# %% ../nbs/11_gan.ipynb #0750c871
 def widths(
     shape: tuple[int, int],  # of the picture: mels, frames
     width: int,  # channels at full resolution
@@ -152,7 +152,7 @@ def widths(
         raise SpecgenError(f"pictures of {shape[0]} x {shape[1]}: both sides must halve until the shorter one is 4; give 64 x 64 or 128 x 512")
     return [min(width * 2**i, most) for i in range(halvings, -1, -1)], tuple(side >> halvings for side in shape)
 
-# %% ../nbs/11_gan.ipynb #6ea9e940
+# %% ../nbs/11_gan.ipynb #d931b272
 class Doubling(nn.ConvTranspose2d):
     "Twice as high and wide by a transposed convolution; smooth, the mean of 2 x 2 places follows, which lets no pattern of period two pass."
 
@@ -168,7 +168,7 @@ class Doubling(nn.ConvTranspose2d):
         kernel = kernel.permute(1, 2, 4, 0, 3, 5).flatten(0, 2)  # (4 outputs, inputs, 3, 3)
         return F.pixel_shuffle(F.conv2d(x, kernel, self.bias.repeat_interleave(4), padding=1), 2)
 
-# %% ../nbs/11_gan.ipynb #feba58a8
+# %% ../nbs/11_gan.ipynb #13d9ccd5
 class Norm(nn.Module):
     "Batch norm; with a style, gains and shifts are read from it (de Vries et al. 2017)."
 
@@ -183,12 +183,12 @@ class Norm(nn.Module):
         gain, shift = self.film(style)[:, :, None, None].chunk(2, 1)
         return self.norm(x) * (1 + gain) + shift
 
-# %% ../nbs/11_gan.ipynb #e4de010e
+# %% ../nbs/11_gan.ipynb #c8007802
 def untouched(*parts: nn.ModuleList) -> torch.Tensor | float:
     "Zero, by way of all weights of layers that a small picture does not need: processes that train together expect a gradient of each."
     return sum(0.0 * p.sum() for part in parts for p in part.parameters())
 
-# %% ../nbs/11_gan.ipynb #bf388b73
+# %% ../nbs/11_gan.ipynb #245fa457
 class Generator(nn.Module, PyTorchModelHubMixin):
     "Noise and a label become a picture: a small tensor that transposed convolutions double until it is whole."
 
@@ -242,7 +242,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         self,
         labels,  # (N,) classes wanted, or a number of pictures, whose classes take turns
         *,
-        truncation: float = 0.7,  # of the noise: 1 is as in training, less draws more typical pictures (Brock et al. 2019)
+        truncation: float = 1.0,  # of the noise: 1 is as in training, less draws more typical pictures (Brock et al. 2019)
         generator: torch.Generator | None = None,  # of the noise, on the CPU; None = seed 0
         batch_size: int = 64,
     ) -> torch.Tensor:  # (N, mels, frames)
@@ -265,7 +265,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         sound = vocoder.decode(pictures, representation=representation) if vocoder else representation.decode(pictures)
         return sound / sound.abs().amax(-1, keepdim=True).clamp(min=1)
 
-# %% ../nbs/11_gan.ipynb #254e4227
+# %% ../nbs/11_gan.ipynb #7e6d4002
 class Discriminator(nn.Module):
     "A picture and a label become one logit: real, or drawn?"
 
@@ -305,7 +305,7 @@ class Discriminator(nn.Module):
         logits = self.decide(x)[:, 0]
         return (logits + (x * self.label(labels)).sum(1) if self.projection else logits).float()
 
-# %% ../nbs/11_gan.ipynb #553a24fa
+# %% ../nbs/11_gan.ipynb #57c222d1
 class Scale(nn.Module):
     "A weight that is stored divided by a factor: Adam, whose steps have one size, moves it that much slower (Karras et al. 2018)."
 
@@ -336,7 +336,7 @@ def settle(model: nn.Module) -> nn.Module:
                 parametrize.remove_parametrizations(module, name)
     return model
 
-# %% ../nbs/11_gan.ipynb #05506fb9
+# %% ../nbs/11_gan.ipynb #3ca5ef48
 def save_epoch(
     folder: Path,  # for epoch_0001.png and epoch_0001.wav
     model: Generator,
@@ -350,7 +350,7 @@ def save_epoch(
         temporary.write_bytes(to_png(show_specs(pictures, representation=r, titles=model.classes, ncols=5)))
     write(folder / f"epoch_{epoch:04d}.wav", model.decode(pictures[:3]).flatten(), r.sample_rate)
 
-# %% ../nbs/11_gan.ipynb #80d0e10a
+# %% ../nbs/11_gan.ipynb #f18a2ef4
 def resized(
     disturb: dict,  # of `classifier.disturbed`; tilt in decibels
     representation: LogMel,
@@ -364,7 +364,7 @@ def resized(
         small["mask"] = tuple(side // factor for side in mask)
     return small
 
-# %% ../nbs/11_gan.ipynb #53f07f16
+# %% ../nbs/11_gan.ipynb #996974c1
 def fit_gan(
     pictures: Pictures,
     config: GANConfig,
@@ -419,7 +419,7 @@ def fit_gan(
         train_gan(model, judge, (small, labels), make, fool, tell, training, folder=place, validate=look, title="GAN", progress=progress)
     return settle(model).cpu().eval()
 
-# %% ../nbs/11_gan.ipynb #6eda5972
+# %% ../nbs/11_gan.ipynb #b4cf481d
 def gan_scores(
     judge: Judge,
     made: torch.Tensor,  # (N, mels, frames)
@@ -432,7 +432,7 @@ def gan_scores(
     shares = [diversity(mine[asked == k], asked[asked == k]) / diversity(theirs[labels == k], labels[labels == k]) for k in asked.unique()]
     return {**judge.scores(made.mT, asked, reference=real.mT), "least_diversity": min(shares)}
 
-# %% ../nbs/11_gan.ipynb #46e4df1d
+# %% ../nbs/11_gan.ipynb #0a2ac69a
 def fit_model(
     out: str | Path,  # folder for the model, its checkpoint and curves, skipped.csv and outputs_gan/
     *,
@@ -461,7 +461,7 @@ def fit_model(
     model.save_pretrained(out)
     return model
 
-# %% ../nbs/11_gan.ipynb #4c49420e
+# %% ../nbs/11_gan.ipynb #8731579a
 def load_generator(
     source: str | Path = "digits",  # the folder that `fit_model` wrote, or the name of one that ships
 ) -> Generator:
@@ -476,6 +476,7 @@ def sample_files(
     *,
     label: str | None = None,  # class to draw; None = all in turn
     n: int = 8,
+    truncation: float = 1.0,  # of `Generator.sample`
     seed: int = 0,
     vocoder: str | Path | None = None,  # for `HiFiGAN.from_pretrained`, with the model's mels; None = phase retrieval
 ) -> list[Path]:  # the wavs, and last the picture
@@ -488,7 +489,7 @@ def sample_files(
     if n < 1:
         raise SpecgenError(f"{n} sounds: ask for at least 1")
     labels = torch.full((n,), generator.classes.index(label)) if label else torch.arange(n) % generator.n_classes
-    pictures = generator.sample(labels, generator=torch.Generator().manual_seed(seed))
+    pictures = generator.sample(labels, truncation=truncation, generator=torch.Generator().manual_seed(seed))
     sounds, names = generator.decode(pictures, HiFiGAN.from_pretrained(vocoder) if vocoder else None), [generator.classes[k] for k in labels]
     r = generator.representation
     paths = [write(out / f"{name}_{i:03d}.wav", sound, r.sample_rate) for i, (name, sound) in enumerate(zip(names, sounds, strict=True))]
