@@ -8,7 +8,7 @@ __all__ = ['HEARD', 'LEARNT', 'CONVOLUTIONS', 'PATCHES', 'RECIPES', 'AUDIOSET', 
            'mixed_energies', 'heard', 'Clock', 'share_loss', 'predict', 'fit_ast', 'fold_split', 'Folds', 'write_rows',
            'fit_fold', 'claim', 'cross_validate', 'rollout', 'load_ast', 'predict_files']
 
-# %% ../nbs/13_ast.ipynb #4e1da6a7
+# %% ../nbs/13_ast.ipynb #80b678e9
 import csv
 import json
 import math
@@ -35,7 +35,7 @@ from .classifier import masked, rolled, tilted, uniform, warped
 from .corpora import Corpus, load, read_whole, shared_speakers, split
 from .training import TrainConfig, load_model, train
 
-# %% ../nbs/13_ast.ipynb #1da79196
+# %% ../nbs/13_ast.ipynb #93fbf2cb
 HEARD = dict(turn=True, warp=None, mix=True, gain=6.0, tilt=4.3, mask=(16, 40))  # of `heard`: decibels; bands and frames
 LEARNT = dict(batch_size=32, lr=1e-3, weight_decay=0.05, ema=0.998, smoothing=0.02, clip=2.0)
 CONVOLUTIONS = dict(stem=((32, (4, 2)), (64, (2, 2)), (128, (2, 2)), (192, (2, 2))), embed_dim=192, depth=2, num_heads=4, tokens=0)
@@ -90,7 +90,7 @@ def recipe_at(
         raise SpecgenError(f"preset '{preset}': unknown; choose {', '.join(recipe['sizes'])}")
     return {**{k: v for k, v in recipe.items() if k != "sizes"}, **recipe["sizes"][preset]}
 
-# %% ../nbs/13_ast.ipynb #ce12cfdd
+# %% ../nbs/13_ast.ipynb #c19f35d9
 @dataclass(frozen=True)
 class Features:
     "From sounds to the pictures that a transformer reads: filterbank energies of one length, then normalised logarithms."
@@ -136,7 +136,7 @@ class Features:
         "The inverse of `to_dict`."
         return cls(**{**settings, "fbank": Representation.from_dict(settings["fbank"])})
 
-# %% ../nbs/13_ast.ipynb #77d1808d
+# %% ../nbs/13_ast.ipynb #255fde7e
 def resized(
     places: torch.Tensor,  # (1, rows * columns, dim)
     grid: tuple[int, int],  # rows, columns
@@ -148,7 +148,7 @@ def resized(
     image = places.mT.unflatten(2, grid)
     return F.interpolate(image, new, mode="bilinear", align_corners=False).flatten(2).mT
 
-# %% ../nbs/13_ast.ipynb #c5b2083d
+# %% ../nbs/13_ast.ipynb #f8ee4522
 class Attention(nn.Module):
     "Self-attention of several heads: (N, tokens, dim) -> the same shape."
 
@@ -173,7 +173,7 @@ class Attention(nn.Module):
             taken = F.scaled_dot_product_attention(query, key, value)
         return self.out(taken.transpose(1, 2).flatten(2))
 
-# %% ../nbs/13_ast.ipynb #6815ae19
+# %% ../nbs/13_ast.ipynb #23ddda08
 class Block(nn.Module):
     "A transformer block that normalises first."
 
@@ -201,7 +201,7 @@ def convolutions(
         before = channels
     return nn.Sequential(*layers, *([nn.Conv2d(before, dim, 1)] if before != dim else []))
 
-# %% ../nbs/13_ast.ipynb #724e4dae
+# %% ../nbs/13_ast.ipynb #bec09553
 class AST(nn.Module, PyTorchModelHubMixin):
     """Audio Spectrogram Transformer (Gong, Chung & Glass 2021): pictures (N, n_mels, frames) -> logits (N, n_classes).
 
@@ -280,7 +280,7 @@ class AST(nn.Module, PyTorchModelHubMixin):
         "A saved or published network. Raises `SpecgenError` when there is none, it is of another kind, or it can't be fetched."
         return pretrained(source, n_frames, classes, hub)
 
-# %% ../nbs/13_ast.ipynb #aac1d454
+# %% ../nbs/13_ast.ipynb #65bdb5cd
 def translated(
     theirs: dict[str, torch.Tensor],  # of `ASTForAudioClassification`, as saved
     depth: int,
@@ -366,7 +366,7 @@ def pretrained(source: str | Path, n_frames: int | None, classes: list[str] | No
         raise SpecgenError(f"{folder}: {why}; save it again with `save_pretrained`, or name another folder") from None
     return (adapted(model, n_frames=n_frames, classes=classes) if n_frames or classes else model).eval()
 
-# %% ../nbs/13_ast.ipynb #5eb6bf8a
+# %% ../nbs/13_ast.ipynb #cab12bb6
 def turns(
     energies: torch.Tensor,  # (..., frames)
     n_frames: int,  # at most as many
@@ -378,7 +378,7 @@ def turns(
     index = (starts + torch.arange(n_frames, device=energies.device)) % length
     return energies[..., index].movedim(-2, 0)
 
-# %% ../nbs/13_ast.ipynb #48c55bd4
+# %% ../nbs/13_ast.ipynb #492e4109
 def mixed_energies(
     energies: torch.Tensor,  # (N, n_mels, frames)
     targets: torch.Tensor,  # (N, n_classes), how much of each class is heard
@@ -393,7 +393,7 @@ def mixed_energies(
     own = (p.square() / (p.square() + (1 - p).square()))[..., None]
     return torch.lerp(energies[other], energies, own), torch.lerp(targets[other], targets, share)
 
-# %% ../nbs/13_ast.ipynb #05a97ee9
+# %% ../nbs/13_ast.ipynb #ad0ba75c
 def heard(
     energies: torch.Tensor,  # (N, n_mels, frames)
     targets: torch.Tensor,  # (N, n_classes)
@@ -422,7 +422,7 @@ def heard(
         pictures = tilted(pictures, generator, tilt / features.fbank.decibels)
     return masked(pictures, generator, mask) if mask else pictures, targets
 
-# %% ../nbs/13_ast.ipynb #04aac60d
+# %% ../nbs/13_ast.ipynb #fbaad688
 class Clock:
     "Processor seconds since it was last asked."
 
@@ -503,7 +503,7 @@ def fit_ast(
     train(model.to(memory_format=torch.channels_last), (energies, labels), loss, config, folder=folder, validate=check, title="AST", progress=progress)
     return model
 
-# %% ../nbs/13_ast.ipynb #b32dc8d0
+# %% ../nbs/13_ast.ipynb #d027301d
 def fold_split(
     corpus: Corpus,
     fold: int,  # to test on
@@ -636,7 +636,7 @@ def cross_validate(
         temporary.write_bytes(to_png(plot_confusion(matrix, recordings.classes)))
     return Folds(rows, matrix, recordings.classes)
 
-# %% ../nbs/13_ast.ipynb #b7791be8
+# %% ../nbs/13_ast.ipynb #cc376b11
 @torch.no_grad()
 def rollout(
     model: AST,
@@ -651,7 +651,7 @@ def rollout(
     answer = total[:, :own] if own else total
     return answer.mean(1)[:, own:].unflatten(1, model.grid_of(*pictures.shape[1:]))
 
-# %% ../nbs/13_ast.ipynb #5b004c14
+# %% ../nbs/13_ast.ipynb #1bcd2a29
 def load_ast(
     source: str | Path = "esc10",  # the name of one that ships, or what `AST.from_pretrained` takes
 ) -> AST:  # in eval mode

@@ -9,7 +9,7 @@ __all__ = ['torchaudio', 'kaldi', 'QUIET', 'guarded_torchaudio', 'SpecgenError',
            'integrate', 'pghi', 'phase_retrieval', 'stream_pghi', 'Representation', 'LogSTFT', 'mel_filters',
            'invert_filters', 'LogMel', 'kaldi_filters', 'Fbank']
 
-# %% ../nbs/00_audio.ipynb #dba2b27b
+# %% ../nbs/00_audio.ipynb #dd949705
 import os
 import shutil
 import sys
@@ -31,7 +31,7 @@ import soxr
 import torch
 from torch.nn import functional as F
 
-# %% ../nbs/00_audio.ipynb #721f4925
+# %% ../nbs/00_audio.ipynb #b039c7d8
 def guarded_torchaudio():
     """Import torchaudio on any torch build and return the module.
 
@@ -51,15 +51,15 @@ def guarded_torchaudio():
         sys.modules[spec.name] = utils
         return import_module("torchaudio")
 
-# %% ../nbs/00_audio.ipynb #cc1fb091
+# %% ../nbs/00_audio.ipynb #5f473dfe
 torchaudio = guarded_torchaudio()
 kaldi = import_module("torchaudio.compliance.kaldi")
 
-# %% ../nbs/00_audio.ipynb #4103fa24
+# %% ../nbs/00_audio.ipynb #22bd6bec
 class SpecgenError(ValueError):
     "Bad input: the message names the thing, what is wrong with it and what to do."
 
-# %% ../nbs/00_audio.ipynb #d2e07082
+# %% ../nbs/00_audio.ipynb #331248be
 @contextmanager
 def atomic(
     path: str | Path,  # where the finished file or folder shall stand
@@ -77,7 +77,7 @@ def atomic(
         else:
             temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_audio.ipynb #94f1e327
+# %% ../nbs/00_audio.ipynb #3d3fed12
 def resample(
     waveform: torch.Tensor,  # (..., samples)
     orig: int,  # its rate, hertz
@@ -90,7 +90,7 @@ def resample(
     out = torch.from_numpy(np.ascontiguousarray(soxr.resample(np.ascontiguousarray(flat), orig, new).T))
     return out.reshape(*waveform.shape[:-1], out.shape[-1])
 
-# %% ../nbs/00_audio.ipynb #0d7c502a
+# %% ../nbs/00_audio.ipynb #59d11a49
 def read(
     path: str | Path,  # wav, flac, ogg, mp3: anything soundfile reads
     sample_rate: int | None = None,  # wanted rate in hertz; None keeps the file's own
@@ -110,7 +110,7 @@ def read(
     waveform = torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1))
     return resample(waveform, rate, sample_rate or rate), sample_rate or rate
 
-# %% ../nbs/00_audio.ipynb #5af5b9e4
+# %% ../nbs/00_audio.ipynb #5dfba32f
 def write(
     path: str | Path,  # where to; the suffix chooses the format (wav, flac, ogg, mp3)
     waveform: torch.Tensor,  # (samples,), in [-1, 1]
@@ -130,7 +130,7 @@ def write(
         soundfile.write(temporary, data, sample_rate)
     return path
 
-# %% ../nbs/00_audio.ipynb #0e012203
+# %% ../nbs/00_audio.ipynb #3593de9a
 @lru_cache(maxsize=64)
 def make_window(
     name: str,  # 'hann', 'hamming', 'blackman', or 'gaussian' (four standard deviations to either side)
@@ -146,7 +146,7 @@ def make_window(
         raise SpecgenError(f"window '{name}': unknown; choose one of {', '.join(known)}")
     return known[name](win_length, sym=not periodic, dtype=torch.float64).to(dtype=dtype, device=device)
 
-# %% ../nbs/00_audio.ipynb #02d5f916
+# %% ../nbs/00_audio.ipynb #38654c99
 def stft(
     waveform: torch.Tensor,  # (..., samples)
     *,
@@ -163,7 +163,7 @@ def stft(
     out = torch.stft(flat, n_fft, hop_length, len(w), w, center=center, pad_mode=pad_mode, return_complex=True)
     return out.reshape(*waveform.shape[:-1], *out.shape[-2:])
 
-# %% ../nbs/00_audio.ipynb #0dc5f64c
+# %% ../nbs/00_audio.ipynb #c4061823
 def istft(
     spectrum: torch.Tensor,  # (..., n_fft // 2 + 1, time), complex
     *,
@@ -179,7 +179,7 @@ def istft(
     out = torch.istft(flat, n_fft, hop_length, len(w), w, center=True, length=length)
     return out.reshape(*spectrum.shape[:-2], out.shape[-1])
 
-# %% ../nbs/00_audio.ipynb #f78ecc7a
+# %% ../nbs/00_audio.ipynb #aa756d94
 def spectral_convergence(
     mag: torch.Tensor,  # (..., freq, time), the wanted magnitudes
     waveform: torch.Tensor,  # (..., samples), the sound made from them
@@ -189,7 +189,7 @@ def spectral_convergence(
     error = stft(waveform, **settings).abs()[..., : mag.shape[-1]] - mag
     return 20 * torch.log10(torch.linalg.vector_norm(error, dim=(-2, -1)) / torch.linalg.vector_norm(mag, dim=(-2, -1)))
 
-# %% ../nbs/00_audio.ipynb #3e012fda
+# %% ../nbs/00_audio.ipynb #ab37aadc
 def overlap_add(
     frames: torch.Tensor,  # (batch, time, n)
     hop_length: int,  # step between frames, samples
@@ -202,7 +202,7 @@ def overlap_add(
     # row r of the sum collects block j of frame r - j: in memory, one step of j is a frame back and a block on
     return frames.as_strided(size, (frames.stride(0), width, width - hop_length, 1), width - hop_length).sum(2).flatten(1)
 
-# %% ../nbs/00_audio.ipynb #4044232b
+# %% ../nbs/00_audio.ipynb #e78bdb24
 def check_magnitudes(mag: torch.Tensor, n_fft: int):
     "Raises `SpecgenError` when magnitudes are not (..., n_fft // 2 + 1, time) with at least two frames."
     if mag.ndim < 2 or mag.shape[-2] != n_fft // 2 + 1 or mag.shape[-1] < 2:
@@ -214,7 +214,7 @@ def random_phase(mag: torch.Tensor, generator: torch.Generator | None) -> torch.
     generator = generator or torch.Generator().manual_seed(0)
     return torch.rand(mag.shape, generator=generator, dtype=mag.dtype).to(mag.device) * (2 * torch.pi)
 
-# %% ../nbs/00_audio.ipynb #e16acbf2
+# %% ../nbs/00_audio.ipynb #029be976
 def griffin_lim(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -254,7 +254,7 @@ def griffin_lim(
     sound = to_sound(spectrum)[:, n_fft // 2 : n_fft // 2 + length]
     return F.pad(sound, (0, length - sound.shape[-1])).reshape(*mag.shape[:-2], length)
 
-# %% ../nbs/00_audio.ipynb #0e99b3ff
+# %% ../nbs/00_audio.ipynb #f507a267
 @lru_cache(maxsize=64)
 def gaussian_width(window: str, win_length: int) -> float:
     "gamma, in samples squared, of the Gaussian exp(-pi t^2 / gamma) whose square has the variance of the squared window."
@@ -262,7 +262,7 @@ def gaussian_width(window: str, win_length: int) -> float:
     t = torch.arange(win_length) - win_length / 2
     return 4 * np.pi * ((power * t**2).sum() / power.sum()).item()
 
-# %% ../nbs/00_audio.ipynb #3a04ed5a
+# %% ../nbs/00_audio.ipynb #171375fd
 def phase_slopes(
     log: torch.Tensor,  # (..., n_fft // 2 + 1, time), natural logarithms of magnitudes
     *,
@@ -278,7 +278,7 @@ def phase_slopes(
     turn = 2 * torch.pi * hop_length / n_fft * torch.arange(log.shape[-2], dtype=log.dtype, device=log.device)[:, None]
     return hop_length * n_fft / gamma * across + turn, -gamma / (hop_length * n_fft) * along - 2 * torch.pi * centre / n_fft
 
-# %% ../nbs/00_audio.ipynb #956a3fba
+# %% ../nbs/00_audio.ipynb #427c9b09
 def integrate_slopes(level, by_frame, by_bin, loud, phase, order):
     """Sum slopes into `phase`, in place, along the loudest paths; all arrays but `loud` are (freq, time).
 
@@ -316,13 +316,13 @@ def integrate_slopes(level, by_frame, by_bin, loud, phase, order):
                     order[g, u] = visited = visited + 1
                     k, waiting = min(k, level[g, u]), waiting + 1
 
-# %% ../nbs/00_audio.ipynb #4cab77fd
+# %% ../nbs/00_audio.ipynb #61247707
 @lru_cache
 def compiled(function):
     "The same function through numba, which is imported only here since it starts slowly."
     return import_module("numba").njit(function, nogil=True, cache=True)
 
-# %% ../nbs/00_audio.ipynb #5a77b130
+# %% ../nbs/00_audio.ipynb #8ae1c869
 QUIET = 32767  # the level of bins that are not visited
 
 
@@ -338,7 +338,7 @@ def loudness_levels(
     order = np.argsort(level.reshape(len(mag), -1), kind="stable")  # of 16 bits: a radix sort
     return log, level, [row[:n] for row, n in zip(order, above.sum((-2, -1)).tolist(), strict=True)]
 
-# %% ../nbs/00_audio.ipynb #28ad7006
+# %% ../nbs/00_audio.ipynb #d9052e2c
 def integrate(
     mag: torch.Tensor,  # (batch, freq, time), double
     phase: torch.Tensor,  # (batch, freq, time), double: what no path reaches stays; the rest is overwritten
@@ -360,7 +360,7 @@ def integrate(
     phase.remainder_(2 * torch.pi)  # the sums grow large, and float32 would not hold them
     return order
 
-# %% ../nbs/00_audio.ipynb #62f238e7
+# %% ../nbs/00_audio.ipynb #0fb687ba
 def pghi(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -377,7 +377,7 @@ def pghi(
     integrate(clips, phase, tolerance, **settings)
     return phase.to(mag).reshape(mag.shape)
 
-# %% ../nbs/00_audio.ipynb #12cbace3
+# %% ../nbs/00_audio.ipynb #50267fee
 def phase_retrieval(
     mag: torch.Tensor,  # (..., n_fft // 2 + 1, time), linear magnitudes
     *,
@@ -394,7 +394,7 @@ def phase_retrieval(
     n_iter = 0 if method == "pghi" else n_iter
     return griffin_lim(mag, n_iter=n_iter, phase=phase, length=length, generator=generator, **settings)
 
-# %% ../nbs/00_audio.ipynb #8b992d95
+# %% ../nbs/00_audio.ipynb #a3d6f9d1
 def stream_pghi(
     frames: Iterable[torch.Tensor],  # each (..., n_fft // 2 + 1), linear magnitudes
     *,
@@ -424,7 +424,7 @@ def stream_pghi(
             before, answer = ahead.pop(0), phase[..., n_known]
             yield answer.to(mag).reshape(before.shape)
 
-# %% ../nbs/00_audio.ipynb #187e8e33
+# %% ../nbs/00_audio.ipynb #5dc804b4
 @dataclass(frozen=True)
 class Representation:
     "How a waveform becomes a picture and returns; the base of `LogSTFT`, `LogMel` and `Fbank`."
@@ -511,7 +511,7 @@ class Representation:
         except (KeyError, TypeError):
             raise SpecgenError(f"representation {config}: unknown kind or setting; the kinds are {', '.join(kinds)}") from None
 
-# %% ../nbs/00_audio.ipynb #3f403d16
+# %% ../nbs/00_audio.ipynb #b8fca3e8
 @dataclass(frozen=True)
 class LogSTFT(Representation):
     "Log-magnitude STFT: log(max(|S|, floor)), librosa's scaling."
@@ -530,7 +530,7 @@ class LogSTFT(Representation):
         mag = torch.where(log > np.log(self.floor), log.exp(), 0.0)
         return F.pad(mag, (0, 0, 0, self.n_fft // 2 + 1 - mag.shape[-2]))
 
-# %% ../nbs/00_audio.ipynb #28cc0ce8
+# %% ../nbs/00_audio.ipynb #39ccdf3d
 @lru_cache(maxsize=32)
 def mel_filters(
     sample_rate: int,  # hertz
@@ -547,7 +547,7 @@ def mel_filters(
         fb = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
     return fb.T.contiguous()
 
-# %% ../nbs/00_audio.ipynb #3e499b30
+# %% ../nbs/00_audio.ipynb #4d5dca86
 def invert_filters(
     bands: torch.Tensor,  # (..., n_mels, time), non-negative
     filters: torch.Tensor,  # (n_mels, n_freq), non-negative
@@ -561,7 +561,7 @@ def invert_filters(
         x = x * target / (gram @ x).clamp(min=1e-12)
     return x
 
-# %% ../nbs/00_audio.ipynb #0132be83
+# %% ../nbs/00_audio.ipynb #d8357076
 @dataclass(frozen=True)
 class LogMel(Representation):
     """Log-mel spectrogram: log(max(filters @ |S|**power, floor)).
@@ -609,7 +609,7 @@ class LogMel(Representation):
         bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
         return invert_filters(bands, self.filters) ** (1 / self.power)
 
-# %% ../nbs/00_audio.ipynb #a0da16fe
+# %% ../nbs/00_audio.ipynb #55528b86
 @lru_cache(maxsize=64)
 def kaldi_filters(n_mels: int, n_fft: int, sample_rate: int, f_min: float) -> torch.Tensor:
     "Kaldi's triangles (n_mels, n_fft // 2 + 1)."

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'SMOOTHING', 'RECIPES', 'LONG', 'full_scale', 'levelled', 
            'recipe_of', 'size_of', 'recipe_mels', 'classify', 'predict_files', 'write_submissions', 'claim',
            'fit_model', 'Submission', 'submit']
 
-# %% ../nbs/04_classifier.ipynb #e84ce9b6
+# %% ../nbs/04_classifier.ipynb #c422dc3f
 import csv
 import json
 import math
@@ -29,14 +29,14 @@ from .audio import LogMel, Representation, SpecgenError, atomic, read
 from .corpora import Corpus, Entry, Skipped, load, measured, split
 from .training import TrainConfig, load_model, train
 
-# %% ../nbs/04_classifier.ipynb #52ad427f
+# %% ../nbs/04_classifier.ipynb #46fb5050
 PRESETS = {
     "quick": dict(channels=(16, 32, 64), epochs=12, most_steps=250, batch_size=32, lr=3e-3),  # seconds
     "small": dict(channels=(32, 64, 128), epochs=20, most_steps=1600, batch_size=64, lr=3e-3),  # under a minute on two cores
     "paper": dict(channels=(64, 128, 256), epochs=30, most_steps=100_000, batch_size=32, lr=1e-3),  # a GPU
 }
 
-# %% ../nbs/04_classifier.ipynb #47ad0f26
+# %% ../nbs/04_classifier.ipynb #674bc479
 def full_scale(waveform: torch.Tensor) -> torch.Tensor:
     "(samples,), its loudest sample at 1"
     return waveform / waveform.abs().max().clamp(min=1e-8)
@@ -70,7 +70,7 @@ def fixed_pictures(
     pictures = torch.stack(pictures)
     return pictures if depth is None else levelled(pictures, depth / representation.decibels)
 
-# %% ../nbs/04_classifier.ipynb #eff8e4e6
+# %% ../nbs/04_classifier.ipynb #bce5ba2c
 class Classifier(nn.Module, PyTorchModelHubMixin):
     "A convolutional classifier of pictures (N, freq, time), each side at least the product of the stages' steps."
 
@@ -106,7 +106,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
         "(N, freq, time) -> logits (N, n_classes)"
         return self.decide(self.features(x))
 
-# %% ../nbs/04_classifier.ipynb #78fe01b2
+# %% ../nbs/04_classifier.ipynb #19e7f0ea
 def uniform(most: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "One number within ± `most` for each picture: (N, 1)."
     return (2 * torch.rand(len(like), 1, generator=generator, device=like.device) - 1) * most
@@ -134,7 +134,7 @@ def warped(
     grid = torch.stack(torch.broadcast_tensors(column[:, None, :], row[:, :, None]), -1)
     return F.grid_sample(pictures[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
 
-# %% ../nbs/04_classifier.ipynb #52c06506
+# %% ../nbs/04_classifier.ipynb #42d1b919
 def tilted(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -146,7 +146,7 @@ def tilted(
     waves = torch.cos(torch.arange(1, 4)[:, None] * torch.linspace(0, math.pi, n_rows)).to(pictures)
     return pictures + (heights @ waves).mT
 
-# %% ../nbs/04_classifier.ipynb #fdb54de5
+# %% ../nbs/04_classifier.ipynb #90a4f59e
 def masked(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -163,7 +163,7 @@ def masked(
         hidden |= stripe.unsqueeze(3 - axis)
     return torch.where(hidden, pictures.mean((1, 2), keepdim=True), pictures)
 
-# %% ../nbs/04_classifier.ipynb #c30b764b
+# %% ../nbs/04_classifier.ipynb #cf21afd4
 def rolled(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "Each picture (freq, time) started at another frame; what was before it follows at the end."
     n = pictures.shape[2]
@@ -194,7 +194,7 @@ def disturbed(
         pictures = levelled(pictures, depth)
     return masked(pictures, generator, mask) if mask else pictures
 
-# %% ../nbs/04_classifier.ipynb #d27f608b
+# %% ../nbs/04_classifier.ipynb #bf283392
 def mixed(
     pictures: torch.Tensor,  # (N, freq, time)
     generator: torch.Generator,
@@ -229,7 +229,7 @@ def cross_entropy(
     value = torch.lerp(loss(labels[other]), loss(labels), own).mean() if mix else loss(labels)
     return value, {"accuracy": (logits.argmax(1) == labels).float().mean()}
 
-# %% ../nbs/04_classifier.ipynb #15862d96
+# %% ../nbs/04_classifier.ipynb #0616fae2
 def fit_classifier(
     pictures: torch.Tensor,  # (N, freq, time), standardised
     labels: torch.Tensor,  # (N,)
@@ -274,7 +274,7 @@ def predict(
     where = next(model.parameters()).device
     return torch.cat([model.eval()(part.to(where)).softmax(1).to(pictures.device) for part in pictures.split(batch_size)])
 
-# %% ../nbs/04_classifier.ipynb #aaea9952
+# %% ../nbs/04_classifier.ipynb #2e0d4c50
 RECIPES = {
     "words": dict(
         n_mels=40, f_min=100.0, window=0.016, hop=0.01,  # bands; hertz; seconds. So short a window hears no single harmonics: the pitch is left out
@@ -362,7 +362,7 @@ def classify(
                            classes=list(corpus.classes), representation=representation.to_dict(), n_frames=n_frames, depth=recipe["depth"])
     return model, predict(model, held[0]), held[1]
 
-# %% ../nbs/04_classifier.ipynb #35ffc85e
+# %% ../nbs/04_classifier.ipynb #6f08b634
 def predict_files(
     model: Classifier,  # trained by `classify`
     paths: list[str | Path],
@@ -396,7 +396,7 @@ def write_submissions(
         rows.writerows(sorted(zip(ids, classes, strict=True)))
     return Path(path)
 
-# %% ../nbs/04_classifier.ipynb #be1ee75a
+# %% ../nbs/04_classifier.ipynb #bc82d88e
 def claim(out: Path, corpus: Corpus, **settings) -> None:
     "Note in `out` what is trained there. Raises `SpecgenError` when it was something else, so that no old model answers for new recordings."
     heard = [(item.label, sha256(item.path.read_bytes()).hexdigest()) for item in corpus]

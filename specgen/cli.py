@@ -7,7 +7,7 @@ __all__ = ['app', 'Train', 'Root', 'By', 'Test', 'Preset', 'Seed', 'Strict', 'cl
            'ast', 'specgen', 'run', 'generate', 'fit', 'predict', 'gan_fit', 'sample', 'vae_fit', 'reconstruct',
            'vae_sample', 'walk', 'cv', 'ast_predict', 'reassign', 'invert', 'main']
 
-# %% ../nbs/16_cli.ipynb #8d4b90c9
+# %% ../nbs/16_cli.ipynb #66a28a8f
 import json
 import os
 import sys
@@ -18,7 +18,7 @@ import typer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
-# %% ../nbs/16_cli.ipynb #f94da985
+# %% ../nbs/16_cli.ipynb #a6c2cba5
 app = typer.Typer(
     help="How sound becomes pictures, and pictures become sound.",
     no_args_is_help=True,
@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/16_cli.ipynb #7221a9b9
+# %% ../nbs/16_cli.ipynb #3dd3947e
 Train = Annotated[Path | None, typer.Option(help="A folder with one folder of recordings per class.")]
 Root = Annotated[Path | None, typer.Option(help="Where a named corpus lies, if not where SPECGEN_DATA or the cache says.")]
 By = Annotated[str, typer.Option(help="How test clips are chosen: official, speaker, fold or stratified.")]
@@ -36,7 +36,7 @@ Preset = Annotated[Literal["quick", "small", "paper"], typer.Option(help="quick:
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad recording instead of listing it in skipped.csv.")]
 
-# %% ../nbs/16_cli.ipynb #3e629554
+# %% ../nbs/16_cli.ipynb #1fb0b1d6
 @app.callback()
 def specgen(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
@@ -47,7 +47,7 @@ def specgen(
         typer.echo(f"specgen {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/16_cli.ipynb #c94ab797
+# %% ../nbs/16_cli.ipynb #ffa1ea70
 @app.command(rich_help_panel="The digits road")
 def run(
     corpus: Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "digits",
@@ -62,7 +62,7 @@ def run(
 
     run_road(corpus, root=root, preset=preset, out=out, seed=seed, strict=strict)
 
-# %% ../nbs/16_cli.ipynb #8cfb02c6
+# %% ../nbs/16_cli.ipynb #a72cd5c2
 @app.command(rich_help_panel="The digits road")
 def generate(
     text: Annotated[str, typer.Argument(help="What to say: digits such as 0123456789, or class names with commas between them.")],
@@ -78,7 +78,7 @@ def generate(
     for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #88bfb922
+# %% ../nbs/16_cli.ipynb #b7e8e9f3
 classify = typer.Typer(help="Train a classifier of recordings, and name recordings with it.", no_args_is_help=True)
 app.add_typer(classify, name="classify", rich_help_panel="Classification")
 
@@ -116,7 +116,7 @@ def predict(
     if done.unreadable:
         typer.echo(f"specgen: {len(done.unreadable)} files can't be read; {done.unreadable_path} lists them", err=True)
 
-# %% ../nbs/16_cli.ipynb #4d050eee
+# %% ../nbs/16_cli.ipynb #23d31364
 gan = typer.Typer(help="Train a conditional GAN of log-mel pictures, and draw sounds with it.", no_args_is_help=True)
 app.add_typer(gan, name="gan", rich_help_panel="Generation")
 
@@ -156,7 +156,7 @@ def sample(
     for path in sample_files(model, out, label=label, n=n, truncation=truncation, seed=seed, vocoder=vocoder):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #8cd3918f
+# %% ../nbs/16_cli.ipynb #4297fcfb
 vae = typer.Typer(help="Train a variational autoencoder of words; reconstruct, draw and walk with it.", no_args_is_help=True)
 app.add_typer(vae, name="vae", rich_help_panel="Generation")
 VAEModel = Annotated[str, typer.Option(help="Folder that `specgen vae fit` wrote, or the name of a model that ships.")]
@@ -227,7 +227,7 @@ def walk(
     for path in walk_files(a, b, model, out, steps=steps):
         typer.echo(path)
 
-# %% ../nbs/16_cli.ipynb #510050f5
+# %% ../nbs/16_cli.ipynb #a3773471
 ast = typer.Typer(help="Train the Audio Spectrogram Transformer in folds, and name recordings with it.", no_args_is_help=True)
 app.add_typer(ast, name="ast", rich_help_panel="Classification")
 
@@ -273,7 +273,7 @@ def ast_predict(
         for name, probability in zip(row["classes"], row["probabilities"], strict=True):
             typer.echo(f"  {probability:6.1%}  {name}")
 
-# %% ../nbs/16_cli.ipynb #5fe6af93
+# %% ../nbs/16_cli.ipynb #1552c350
 @app.command(rich_help_panel="Reassigned spectrogram")
 def reassign(
     wav: Annotated[Path, typer.Argument(help="Sound to read.")],
@@ -302,7 +302,7 @@ def invert(
     if not result.trusted:
         typer.echo(f"specgen: {result.warning}", err=True)
 
-# %% ../nbs/16_cli.ipynb #64c7aa9e
+# %% ../nbs/16_cli.ipynb #a3f8b89d
 def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
 ):
@@ -325,7 +325,7 @@ def main(
         typer.echo(f"specgen: {error}", err=True)
         sys.exit(2)
 
-# %% ../nbs/16_cli.ipynb #56b61330
+# %% ../nbs/16_cli.ipynb #a560e612
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals():  # a notebook has no __file__
     main()

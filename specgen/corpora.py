@@ -13,7 +13,7 @@ __all__ = ['N_PER_DIGIT', 'WORDS', 'RATE', 'PITCH', 'PITCH_RANGE', 'VOLUME', 'SY
            'places', 'find', 'Archive', 'unpack', 'download', 'find_digits', 'locate', 'load', 'check_complete',
            'official_test', 'choose', 'group_test', 'stratified_test', 'split', 'shared_speakers']
 
-# %% ../nbs/02_corpora.ipynb #509ea56b
+# %% ../nbs/02_corpora.ipynb #f86d95e3
 import _ctypes
 import csv
 import ctypes
@@ -44,7 +44,7 @@ from tqdm.auto import tqdm
 
 from .audio import SpecgenError, atomic, read
 
-# %% ../nbs/02_corpora.ipynb #3c430807
+# %% ../nbs/02_corpora.ipynb #75852f75
 N_PER_DIGIT = 300  # recordings of each digit: 60 voices x 5 takes
 WORDS = "zero one two three four five six seven eight nine".split()
 RATE = (120, 200)  # words per minute; eSpeak NG's own default is 175
@@ -53,7 +53,7 @@ PITCH_RANGE = (30, 80)  # how lively the melody is, of 0 to 99; the default is 5
 VOLUME = 60  # of 0 to 200; at 100 some voices clip
 SYNTH_RATE = 22050  # hertz, what the synthesiser delivers
 
-# %% ../nbs/02_corpora.ipynb #4028b42f
+# %% ../nbs/02_corpora.ipynb #8e5313ce
 @dataclass(frozen=True)
 class Item:
     "One recording that can be used."
@@ -74,7 +74,7 @@ class Skipped:
     path: Path
     reason: str
 
-# %% ../nbs/02_corpora.ipynb #25d73993
+# %% ../nbs/02_corpora.ipynb #dd198655
 @dataclass(frozen=True)
 class Corpus:
     "Recordings that were checked, with their labels. Behaves as a list of `Item`."
@@ -125,7 +125,7 @@ class Corpus:
             rows.writerows((os.path.relpath(bad.path, self.root), bad.reason) for bad in self.skipped)
         return Path(path)
 
-# %% ../nbs/02_corpora.ipynb #b72009d0
+# %% ../nbs/02_corpora.ipynb #e1f99e7c
 def describe(
     corpus: Corpus,
 ) -> str:  # several lines
@@ -143,7 +143,7 @@ def describe(
     lines.append(f"{corpus.name}: {minutes:.1f} minutes; {rates}; {len(corpus.skipped)} files skipped")
     return "\n".join(lines)
 
-# %% ../nbs/02_corpora.ipynb #38f45681
+# %% ../nbs/02_corpora.ipynb #e6e940f5
 def wav_chunks(
     raw: bytes,  # a whole wav file
 ) -> tuple[bytes, int, int]:  # its format chunk, where the samples start, how many bytes of them the header promises
@@ -158,7 +158,7 @@ def wav_chunks(
         at += 8 + size + size % 2
     return form, len(raw), 0
 
-# %% ../nbs/02_corpora.ipynb #264089c6
+# %% ../nbs/02_corpora.ipynb #150e9146
 SHORTEST = 0.01  # seconds; what is shorter is a click, not a recording
 SILENT = 1e-4  # span of the samples, of full scale
 
@@ -177,7 +177,7 @@ def verdict(
         return "holds samples that are not numbers"
     return "silent" if high - low < SILENT else None
 
-# %% ../nbs/02_corpora.ipynb #31f90a90
+# %% ../nbs/02_corpora.ipynb #eafbb0af
 PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
 
 def measure_wav(
@@ -204,7 +204,7 @@ def measure_wav(
     frames = len(samples) // channels
     return verdict(frames, rate, low / scale, high / scale) or (frames / rate, rate)
 
-# %% ../nbs/02_corpora.ipynb #4eb6324d
+# %% ../nbs/02_corpora.ipynb #8b15c4ea
 def ogg_is_whole(
     tail: bytes,  # the last 64 KiB of an ogg file, or more
 ) -> bool:
@@ -235,7 +235,7 @@ def measure_coded(
         return "truncated: the ogg stream has no end"
     return verdict(frames, rate, float(low), float(high)) or (frames / rate, rate)
 
-# %% ../nbs/02_corpora.ipynb #fa4448ae
+# %% ../nbs/02_corpora.ipynb #1a7e542a
 LARGE = 1 << 26  # bytes; larger wavs are measured in blocks
 
 def measure(
@@ -255,7 +255,7 @@ def measure(
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
 
-# %% ../nbs/02_corpora.ipynb #091cfa1f
+# %% ../nbs/02_corpora.ipynb #d1696582
 def read_whole(
     path: str | Path,
     sample_rate: int | None = None,  # wanted rate in hertz; None keeps the file's own
@@ -266,7 +266,7 @@ def read_whole(
         raise SpecgenError(f"{path}: {reason}; export it again, or leave it out")
     return read(path, sample_rate)
 
-# %% ../nbs/02_corpora.ipynb #4ed7643a
+# %% ../nbs/02_corpora.ipynb #52107082
 SOUNDS = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
 
 class Entry(NamedTuple):
@@ -300,7 +300,7 @@ def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
     return [folder / e.name for e in listing(folder) if e.is_dir()]
 
-# %% ../nbs/02_corpora.ipynb #11c12c05
+# %% ../nbs/02_corpora.ipynb #669fff3d
 NAMES = {
     "digits": re.compile(r"(\d)_([^_]+)_(\d+)"),
     "fsdd": re.compile(r"(\d)_([A-Za-z][A-Za-z0-9]*)_(\d+)"),
@@ -327,7 +327,7 @@ def audiomnist_entries(folder: Path) -> list[Entry]:
     "Entries of AudioMNIST: folders 01 ... 60."
     return [e for sub in folders_in(folder) if re.fullmatch(r"\d\d", sub.name) for e in named_entries("audiomnist", sub, sub.name)]
 
-# %% ../nbs/02_corpora.ipynb #99f2fafa
+# %% ../nbs/02_corpora.ipynb #4dad5021
 def speaker_facts(
     corpus: Corpus,
 ) -> dict[str, dict]:  # by speaker; empty when the corpus tells nothing
@@ -340,7 +340,7 @@ def speaker_facts(
     except ValueError:
         raise SpecgenError(f"{path}: is not JSON; take AudioMNIST's own file or remove it") from None
 
-# %% ../nbs/02_corpora.ipynb #524bfc78
+# %% ../nbs/02_corpora.ipynb #1e6ea547
 def esc50_rows(table: Path) -> list[dict[str, str]]:
     "The rows of `esc50.csv`. Raises `SpecgenError` when it is not that table."
     try:
@@ -363,7 +363,7 @@ def esc50_entries(folder: Path) -> list[Entry]:
             entries.append(Entry(path, row["category"], row["src_file"], ord(letter[0]) - ord("A"), int(row["fold"])))
     return entries + [Entry(path, problem="wrong name: meta/esc50.csv has no such clip") for path in files.values()]
 
-# %% ../nbs/02_corpora.ipynb #f1429a66
+# %% ../nbs/02_corpora.ipynb #6786b7ae
 def folder_entries(folder: Path) -> list[Entry]:
     "Entries of class-named folders; the class is the first folder below the root."
     entries = [Entry(path, problem="lies in no class folder; move it into a folder named after its class") for path in sounds_in(folder)]
@@ -378,7 +378,7 @@ def folder_entries(folder: Path) -> list[Entry]:
                 below += folders_in(here)
     return entries
 
-# %% ../nbs/02_corpora.ipynb #1b4e6aac
+# %% ../nbs/02_corpora.ipynb #1baa8b52
 RECIPE_FILE = "digits.json"
 
 def recognise(
@@ -399,7 +399,7 @@ def recognise(
             return "audiomnist", base
     return None
 
-# %% ../nbs/02_corpora.ipynb #5ca3cefc
+# %% ../nbs/02_corpora.ipynb #6912908e
 LAYOUTS = {
     "digits": lambda folder: named_entries("digits", folder),
     "fsdd": lambda folder: named_entries("fsdd", folder),
@@ -441,7 +441,7 @@ def scan(
         raise SpecgenError(f"{folder}: {why}; give a folder with one folder of recordings for each class")
     return Corpus(name, folder, items, sorted({item.label for item in items}), skipped)
 
-# %% ../nbs/02_corpora.ipynb #59fb9442
+# %% ../nbs/02_corpora.ipynb #f7e56def
 ACCENTS = ("en-us", "en-gb", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us-nyc")
 VARIANTS = (
     "adam Alex Alicia Andy anika Annie aunty belinda benjamin boris david Denis Diogo edward f1 f2 f3 f4 f5 Gene grandma grandpa gustave "
@@ -451,7 +451,7 @@ VARIANTS = (
 SPEAKERS = [f"{ACCENTS[i % len(ACCENTS)]}+{variant}" for i, variant in enumerate(VARIANTS)]
 HELD_OUT = SPEAKERS[4::10]  # the official test set: every tenth voice, all of its recordings
 
-# %% ../nbs/02_corpora.ipynb #16f901c2
+# %% ../nbs/02_corpora.ipynb #e1d642ef
 unload = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # as it is called on Windows
 SAMPLES = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -508,7 +508,7 @@ class Synthesiser:
         self.library = None
         self.folder.cleanup()
 
-# %% ../nbs/02_corpora.ipynb #3a4ffccb
+# %% ../nbs/02_corpora.ipynb #80264882
 def manner(
     speaker: str,
     digit: int,
@@ -520,7 +520,7 @@ def manner(
     ranges = {"rate": RATE, "pitch": PITCH, "pitch_range": PITCH_RANGE}
     return {key: low + int(draw.random() * (high - low + 1)) for key, (low, high) in ranges.items()}
 
-# %% ../nbs/02_corpora.ipynb #938a550a
+# %% ../nbs/02_corpora.ipynb #c1c37a5b
 def digits_recipe(n_per_digit: int = N_PER_DIGIT, seed: int = 0) -> dict:
     "Everything that decides the embedded corpus, fit for JSON."
     return dict(version=1, n_per_digit=n_per_digit, seed=seed, words=WORDS, speakers=SPEAKERS, held_out=HELD_OUT, rate=RATE, pitch=PITCH,
@@ -571,7 +571,7 @@ def speak_digits(folder: Path, speaker: str, n_takes: int, seed: int) -> str:
                     file.writeframes(sound.astype("<i2").tobytes())
         return f"eSpeak NG {synthesiser.version}"
 
-# %% ../nbs/02_corpora.ipynb #5cb179d8
+# %% ../nbs/02_corpora.ipynb #8d46fb2f
 def recordings_digest(
     folder: str | Path,  # holds the recordings
 ) -> str:  # SHA-256, hexadecimal
@@ -581,7 +581,7 @@ def recordings_digest(
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
-# %% ../nbs/02_corpora.ipynb #dd63bf1b
+# %% ../nbs/02_corpora.ipynb #0c098f92
 def cache_folder() -> Path:
     "Where specgen keeps what it downloads or makes: `SPECGEN_CACHE`, or the system's place for caches."
     return Path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen")).expanduser()
@@ -619,7 +619,7 @@ def find(
         level = below
     return None
 
-# %% ../nbs/02_corpora.ipynb #6a3e4098
+# %% ../nbs/02_corpora.ipynb #e5fd4f63
 @dataclass(frozen=True)
 class Archive:
     "A corpus that can be downloaded as a zip."
@@ -645,7 +645,7 @@ ARCHIVES = {
 }
 KAGGLE = {"audiomnist": "sripaadsrinivasan/audio-mnist"}  # Kaggle's copy of AudioMNIST; Kaggle publishes no checksum
 
-# %% ../nbs/02_corpora.ipynb #ace7735b
+# %% ../nbs/02_corpora.ipynb #08f0e8f6
 def unpack(
     archive: Archive,
     zipped: str | Path,  # the downloaded file
@@ -697,7 +697,7 @@ def download(
     finally:
         Path(zipped).unlink(missing_ok=True)
 
-# %% ../nbs/02_corpora.ipynb #6c35b19b
+# %% ../nbs/02_corpora.ipynb #39dd59ce
 def find_digits(root: str | Path | None, progress: bool) -> Path:
     "The folder of the embedded corpus at its standard size, made when it is not there."
     folder = digits_folder_name(digits_recipe())
@@ -729,7 +729,7 @@ def locate(
     raise SpecgenError(f"corpus '{name}': not found; looked in {', '.join(tried)}; put it into one of these, name its folder with root=, "
                        "or set SPECGEN_DATA to the folder that holds it")
 
-# %% ../nbs/02_corpora.ipynb #5e7cae9f
+# %% ../nbs/02_corpora.ipynb #98cf4ca2
 ESC10 = frozenset("chainsaw clock_tick crackling_fire crying_baby dog helicopter rain rooster sea_waves sneezing".split())  # of ESC-50
 
 
@@ -770,7 +770,7 @@ def check_complete(corpus: Corpus) -> Corpus:
         raise SpecgenError(f"{corpus.root}: {len(corpus)} of {expected} recordings are whole; remove this folder and load again")
     return corpus
 
-# %% ../nbs/02_corpora.ipynb #92c8ef64
+# %% ../nbs/02_corpora.ipynb #b9d330f8
 AUDIOMNIST_TEST = "05 13 18 22 26 32 33 42 45 51 52 60".split()  # Becker et al. 2018: test speakers of the first of their five splits
 
 def official_test(corpus: Corpus) -> list[bool] | None:
@@ -814,7 +814,7 @@ def stratified_test(corpus: Corpus, fraction: float, seed: int) -> list[bool]:
             chosen |= choose(members, fraction, seed + k)
     return [i in chosen for i in range(len(corpus))]
 
-# %% ../nbs/02_corpora.ipynb #5f826238
+# %% ../nbs/02_corpora.ipynb #574882a6
 def split(
     corpus: Corpus,
     by: str = "official",  # 'official', 'speaker', 'fold' or 'stratified'

@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'STEPS', 'GANConfig', 'config_of', 'Pictures', 'draw_corpu
            'Generator', 'Discriminator', 'Scale', 'slow_down', 'settle', 'save_epoch', 'resized', 'fit_gan',
            'gan_scores', 'fit_model', 'load_generator', 'sample_files']
 
-# %% ../nbs/11_gan.ipynb #1fb9dee5
+# %% ../nbs/11_gan.ipynb #8f79d5ce
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from .flow_matching import check_labels
 from .training import TrainConfig, load_model
 from .vocoder import HiFiGAN, train_gan
 
-# %% ../nbs/11_gan.ipynb #8da90d61
+# %% ../nbs/11_gan.ipynb #58b87640
 RECIPES = {
     # 64 mels x 64 frames, 0.64 s: the mels of the vocoder that ships
     "words": dict(
@@ -62,7 +62,7 @@ RECIPES = {
     ),
 }
 
-# %% ../nbs/11_gan.ipynb #c3deca25
+# %% ../nbs/11_gan.ipynb #3fce96af
 @dataclass(frozen=True)
 class GANConfig:
     "Sizes and switches of a conditional GAN; as it stands, the source's recipe."
@@ -112,7 +112,7 @@ def config_of(
         switches |= STEPS[name]
     return GANConfig(**recipe["sizes"][preset], **switches)
 
-# %% ../nbs/11_gan.ipynb #7ae48c0e
+# %% ../nbs/11_gan.ipynb #951dbd8d
 class Pictures(NamedTuple):
     "Standardised pictures of a corpus, one size."
 
@@ -140,7 +140,7 @@ def draw_corpus(
     representation = replace(representation, mean=logs[train].mean().item(), std=logs[train].std().item())
     return Pictures(representation.normalize(logs), corpus.labels, list(corpus.classes), representation, train, held)
 
-# %% ../nbs/11_gan.ipynb #81229b73
+# %% ../nbs/11_gan.ipynb #f60f2b15
 def widths(
     shape: tuple[int, int],  # of the picture: mels, frames
     width: int,  # channels at full resolution
@@ -152,7 +152,7 @@ def widths(
         raise SpecgenError(f"pictures of {shape[0]} x {shape[1]}: both sides must halve until the shorter one is 4; give 64 x 64 or 128 x 512")
     return [min(width * 2**i, most) for i in range(halvings, -1, -1)], tuple(side >> halvings for side in shape)
 
-# %% ../nbs/11_gan.ipynb #207b9307
+# %% ../nbs/11_gan.ipynb #ab71de07
 class Doubling(nn.ConvTranspose2d):
     "Twice as high and wide by a transposed convolution; smooth, the mean of 2 x 2 places follows, which lets no pattern of period two pass."
 
@@ -168,7 +168,7 @@ class Doubling(nn.ConvTranspose2d):
         kernel = kernel.permute(1, 2, 4, 0, 3, 5).flatten(0, 2)  # (4 outputs, inputs, 3, 3)
         return F.pixel_shuffle(F.conv2d(x, kernel, self.bias.repeat_interleave(4), padding=1), 2)
 
-# %% ../nbs/11_gan.ipynb #1ac65753
+# %% ../nbs/11_gan.ipynb #92c4dae9
 class Norm(nn.Module):
     "Batch norm; with a style, gains and shifts are read from it (de Vries et al. 2017)."
 
@@ -183,12 +183,12 @@ class Norm(nn.Module):
         gain, shift = self.film(style)[:, :, None, None].chunk(2, 1)
         return self.norm(x) * (1 + gain) + shift
 
-# %% ../nbs/11_gan.ipynb #4cc5c28b
+# %% ../nbs/11_gan.ipynb #8bf1b009
 def untouched(*parts: nn.ModuleList) -> torch.Tensor | float:
     "Zero, by way of all weights of layers that a small picture does not need: processes that train together expect a gradient of each."
     return sum(0.0 * p.sum() for part in parts for p in part.parameters())
 
-# %% ../nbs/11_gan.ipynb #1580c01e
+# %% ../nbs/11_gan.ipynb #69e5e09b
 class Generator(nn.Module, PyTorchModelHubMixin):
     "Noise and a label become a picture: a small tensor that transposed convolutions double until it is whole."
 
@@ -265,7 +265,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         sound = vocoder.decode(pictures, representation=representation) if vocoder else representation.decode(pictures)
         return sound / sound.abs().amax(-1, keepdim=True).clamp(min=1)
 
-# %% ../nbs/11_gan.ipynb #4184fb6c
+# %% ../nbs/11_gan.ipynb #7eff044d
 class Discriminator(nn.Module):
     "A picture and a label become one logit: real, or drawn?"
 
@@ -305,7 +305,7 @@ class Discriminator(nn.Module):
         logits = self.decide(x)[:, 0]
         return (logits + (x * self.label(labels)).sum(1) if self.projection else logits).float()
 
-# %% ../nbs/11_gan.ipynb #fe89c2f0
+# %% ../nbs/11_gan.ipynb #a5cd82fc
 class Scale(nn.Module):
     "A weight that is stored divided by a factor: Adam, whose steps have one size, moves it that much slower (Karras et al. 2018)."
 
@@ -336,7 +336,7 @@ def settle(model: nn.Module) -> nn.Module:
                 parametrize.remove_parametrizations(module, name)
     return model
 
-# %% ../nbs/11_gan.ipynb #b6d87352
+# %% ../nbs/11_gan.ipynb #0197f587
 def save_epoch(
     folder: Path,  # for epoch_0001.png and epoch_0001.wav
     model: Generator,
@@ -350,7 +350,7 @@ def save_epoch(
         temporary.write_bytes(to_png(show_specs(pictures, representation=r, titles=model.classes, ncols=5)))
     write(folder / f"epoch_{epoch:04d}.wav", model.decode(pictures[:3]).flatten(), r.sample_rate)
 
-# %% ../nbs/11_gan.ipynb #4caae9b8
+# %% ../nbs/11_gan.ipynb #b090924e
 def resized(
     disturb: dict,  # of `classifier.disturbed`; tilt in decibels
     representation: LogMel,
@@ -364,7 +364,7 @@ def resized(
         small["mask"] = tuple(side // factor for side in mask)
     return small
 
-# %% ../nbs/11_gan.ipynb #e55e364d
+# %% ../nbs/11_gan.ipynb #b1efd264
 def fit_gan(
     pictures: Pictures,
     config: GANConfig,
@@ -419,7 +419,7 @@ def fit_gan(
         train_gan(model, judge, (small, labels), make, fool, tell, training, folder=place, validate=look, title="GAN", progress=progress)
     return settle(model).cpu().eval()
 
-# %% ../nbs/11_gan.ipynb #8ccebee3
+# %% ../nbs/11_gan.ipynb #d0dffc33
 def gan_scores(
     judge: Judge,
     made: torch.Tensor,  # (N, mels, frames)
@@ -432,7 +432,7 @@ def gan_scores(
     shares = [diversity(mine[asked == k], asked[asked == k]) / diversity(theirs[labels == k], labels[labels == k]) for k in asked.unique()]
     return {**judge.scores(made.mT, asked, reference=real.mT), "least_diversity": min(shares)}
 
-# %% ../nbs/11_gan.ipynb #d70b5aae
+# %% ../nbs/11_gan.ipynb #6e264be9
 def fit_model(
     out: str | Path,  # folder for the model, its checkpoint and curves, skipped.csv and outputs_gan/
     *,
@@ -461,7 +461,7 @@ def fit_model(
     model.save_pretrained(out)
     return model
 
-# %% ../nbs/11_gan.ipynb #86485ca5
+# %% ../nbs/11_gan.ipynb #e89f57b1
 def load_generator(
     source: str | Path = "digits",  # the folder that `fit_model` wrote, or the name of one that ships
 ) -> Generator:

@@ -8,7 +8,7 @@ __all__ = ['PAD_MODES', 'FAST', 'make_windows', 'centres', 'reassigned_spectrogr
            'substitute', 'levenberg', 'first_guess', 'Equations', 'equations', 'seed', 'extend', 'fill', 'solve_frames',
            'join', 'banded', 'refine', 'Inversion', 'check_features', 'invert', 'judge', 'reassign_file', 'invert_file']
 
-# %% ../nbs/14_reassignment.ipynb #41e3e850
+# %% ../nbs/14_reassignment.ipynb #0fc9d053
 import json
 import math
 import warnings
@@ -32,7 +32,7 @@ from tqdm import tqdm
 from .audio import SpecgenError, atomic, compiled, integrate_slopes, loudness_levels, write
 from .corpora import read_whole
 
-# %% ../nbs/14_reassignment.ipynb #6bf300c3
+# %% ../nbs/14_reassignment.ipynb #f0059a93
 def make_windows(
     window: str | float | tuple | np.ndarray,  # scipy's name of a window, or the window itself (win_length,)
     win_length: int,  # samples
@@ -51,7 +51,7 @@ def make_windows(
     w = np.pad(w, (left, n_fft - win_length - left))
     return np.stack([w, (np.roll(w, -1) - np.roll(w, 1)) / 2, w * (np.arange(n_fft) - (n_fft - 1) / 2)])
 
-# %% ../nbs/14_reassignment.ipynb #bc7eac67
+# %% ../nbs/14_reassignment.ipynb #e8827e08
 def centres(
     n_frames: int,
     sr: float,  # hertz
@@ -130,7 +130,7 @@ def _reassign(y, windows, bins, starts, limit, *, sr, hop, frequencies, times, r
     freqs = place(d.real * h.imag - d.imag * h.real, bins, 0.5 * sr / math.pi, sr / 2, frequencies)
     return freqs, place(t.real * h.real + t.imag * h.imag, starts, 1 / sr, limit, times), mags.mT
 
-# %% ../nbs/14_reassignment.ipynb #5552a80f
+# %% ../nbs/14_reassignment.ipynb #b4e26cba
 def moves(
     freqs: torch.Tensor,  # (..., bins, frames), hertz; NaN where masked
     times: torch.Tensor,  # likewise, seconds
@@ -146,7 +146,7 @@ def moves(
     a, b = (freqs - bins[:, None]) * n_fft / sr, (times - starts) * sr / n_fft
     return torch.stack([a.nan_to_num(0).clamp(-4, 4), b.nan_to_num(0).clamp(-1, 1), torch.log10(mags + 1e-3) + 2], -3)
 
-# %% ../nbs/14_reassignment.ipynb #254c9fa0
+# %% ../nbs/14_reassignment.ipynb #76f906c7
 class Residual(torch.nn.Module):
     "x + f(x)."
 
@@ -175,7 +175,7 @@ class Stacked(torch.nn.Module):
     def forward(self, x):
         return self.layers(x.flatten(-3, -2)).squeeze(1)
 
-# %% ../nbs/14_reassignment.ipynb #092ffe4a
+# %% ../nbs/14_reassignment.ipynb #e0abad2c
 class Unrolled(torch.nn.Module):
     "Moves (clips, 3, bins, frames) of frames from the first sample on to samples (clips, (frames - 1) * hop_length + n_fft): all bins in three long rows."
 
@@ -189,7 +189,7 @@ class Unrolled(torch.nn.Module):
     def forward(self, x):
         return self.layers(x.transpose(-1, -2).flatten(-2)).squeeze(1)
 
-# %% ../nbs/14_reassignment.ipynb #e56712a0
+# %% ../nbs/14_reassignment.ipynb #4cff100b
 def lengths(mags: torch.Tensor) -> torch.Tensor:  # of an even n_fft: (..., bins, frames) to (..., frames)
     "The Euclidean length of every windowed frame, from its magnitudes (Parseval)."
     power = mags**2
@@ -227,7 +227,7 @@ def outer_loss(net: FrameNet, frames: torch.Tensor, x: torch.Tensor) -> torch.Te
     seen = unit[:, net.columns]
     return ((net(x) - unit[:, :, None] * seen[:, None]) ** 2).sum((1, 2)).mean() / (seen**2).sum(1).mean()
 
-# %% ../nbs/14_reassignment.ipynb #b9d91d39
+# %% ../nbs/14_reassignment.ipynb #4982f643
 FAST = dict(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 
 
@@ -247,7 +247,7 @@ def spectra(x, V, C, S):
                 out[5, k] -= c * S[m, k]
     return out
 
-# %% ../nbs/14_reassignment.ipynb #04c5e5ae
+# %% ../nbs/14_reassignment.ipynb #67ca6e57
 @njit(**FAST)
 def residuals(Z, T, W, R):
     "Weighted errors of one frame's equations into R (3, bins); returns the sum of their squares."
@@ -260,7 +260,7 @@ def residuals(Z, T, W, R):
         cost += R[0, k] ** 2 + R[1, k] ** 2 + R[2, k] ** 2
     return cost
 
-# %% ../nbs/14_reassignment.ipynb #2d684d8a
+# %% ../nbs/14_reassignment.ipynb #53596111
 @njit(**FAST)
 def curvature(Z, W, out):
     "What every bin adds to J'J before the transform, into (10, 2, bins): real and imaginary parts."
@@ -295,7 +295,7 @@ def slope(Z, R, W, V, D, start, lo, hi, at, g):
         m = (start + i) % D.shape[1]
         g[at + i - lo] += V[0, i] * Q[0, m] + V[1, i] * Q[1, m] + V[2, i] * Q[2, m]
 
-# %% ../nbs/14_reassignment.ipynb #65be2d2f
+# %% ../nbs/14_reassignment.ipynb #1540e325
 @njit(**FAST)
 def normal(Z, W, V, D, start, lo, hi, at, G):
     "Add J'J (lower triangle) of one frame's samples lo..hi to G, from row `at` on."
@@ -315,7 +315,7 @@ def normal(Z, W, V, D, start, lo, hi, at, G):
                 + ti * (w[j] * (Q[6, q] + Q[7, s]) + t[j] * (Q[8, p] + Q[9, s]))
             )
 
-# %% ../nbs/14_reassignment.ipynb #ab55c7c1
+# %% ../nbs/14_reassignment.ipynb #1681dc6a
 @njit(**FAST)
 def factor(G, damp, L):
     "L with L L' = G + damp I, from G's lower triangle; False when that is not positive definite."
@@ -353,7 +353,7 @@ def substitute(L, y):
         for k in range(i):
             y[k] -= L[i, k] * y[i]
 
-# %% ../nbs/14_reassignment.ipynb #6b23fc3c
+# %% ../nbs/14_reassignment.ipynb #f2ed078f
 @njit(**FAST)
 def levenberg(x, T, W, hop, V, C, S, D, start, lo, hi, iters, damp, goal):
     "Samples lo..hi of x, so that all frames of T agree; in place. Returns the cost and the iterations."
@@ -406,7 +406,7 @@ def levenberg(x, T, W, hop, V, C, S, D, start, lo, hi, iters, damp, goal):
             move[lo:hi] += bend
         xn[:] = x - move
 
-# %% ../nbs/14_reassignment.ipynb #dd255a12
+# %% ../nbs/14_reassignment.ipynb #10b3392c
 def first_guess(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window, center) -> np.ndarray:  # ((frames - 1) * hop_length + n_fft,)
     "A sound whose phase follows the features: frequencies are its slope along time, times its slope along frequency."
     n_frames = mags.shape[1]
@@ -424,7 +424,7 @@ def first_guess(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window
         weight[k * hop_length : k * hop_length + n_fft] += w * w
     return total / np.maximum(weight, 1e-3 * weight.max())
 
-# %% ../nbs/14_reassignment.ipynb #8e6c86fe
+# %% ../nbs/14_reassignment.ipynb #dcc6b2d7
 @dataclass
 class Equations:
     "The quadratic equations of all frames, scaled so that the loudest bin of each frame is 1."
@@ -479,7 +479,7 @@ def equations(freqs, times, mags, *, sr, n_fft, hop_length, win_length, window, 
     tables = (hop_length, V, np.cos(angle), np.sin(angle), np.concatenate([np.cos(period), np.sin(period)]), int(first))
     return Equations(n_fft, hop_length, right, weight, scale, 1e-13 + 30 * noise, noise, lost.mean(1), silent, guess, tables)
 
-# %% ../nbs/14_reassignment.ipynb #0a9c906c
+# %% ../nbs/14_reassignment.ipynb #89dc758d
 def seed(
     e: Equations,
     f: int,  # first frame of the group
@@ -503,7 +503,7 @@ def seed(
             return x * unit
     return None
 
-# %% ../nbs/14_reassignment.ipynb #53ed915b
+# %% ../nbs/14_reassignment.ipynb #ac1596c2
 @njit(**FAST)
 def extend(f, d, X, chain, scale, T, W, accept, noise, tries, ahead, history, rng, hop, V, C, S, D, start):
     "Solve frame f + d beside the solved frame f, with solved ones behind and unsolved ones ahead. Returns the cost, or -1."
@@ -570,7 +570,7 @@ def extend(f, d, X, chain, scale, T, W, accept, noise, tries, ahead, history, rn
         X[f - d * i] = bestx[o : o + n] * unit
     return best
 
-# %% ../nbs/14_reassignment.ipynb #f32abb4c
+# %% ../nbs/14_reassignment.ipynb #fd73de35
 @njit(**FAST)
 def fill(left, right, X, chain, scale, T, W, accept, noise, sure, tries, ahead, history, seed, hop, V, C, S, D, start):
     "Grow the solved frames on both sides of a gap towards one another; marks solved frames in `chain`. Returns how many are left."
@@ -590,7 +590,7 @@ def fill(left, right, X, chain, scale, T, W, accept, noise, sure, tries, ahead, 
                     ends[side] = g
     return ends[1] - ends[0] - 1
 
-# %% ../nbs/14_reassignment.ipynb #88cae2f4
+# %% ../nbs/14_reassignment.ipynb #a647cc8e
 def solve_frames(
     e: Equations,
     pool: Executor,
@@ -651,7 +651,7 @@ def _take_back(chain, rim, least):
     if rim and opened.any():
         chain[binary_dilation(opened, iterations=rim) & (chain >= 0)] = -1
 
-# %% ../nbs/14_reassignment.ipynb #7a7dc627
+# %% ../nbs/14_reassignment.ipynb #93baad1b
 def join(
     e: Equations,
     X: np.ndarray,  # (frames, n)
@@ -694,7 +694,7 @@ def _roots(tree, solved) -> Iterator[int]:
             yield f
             seen[breadth_first_order(tree, f, directed=False, return_predecessors=False)] = True
 
-# %% ../nbs/14_reassignment.ipynb #f0c07b33
+# %% ../nbs/14_reassignment.ipynb #b643b534
 @njit(**FAST)
 def banded(x, T, W, scale, hop, V, C, S, D, start, band, g):
     "Normal equations of consecutive frames over their samples x, added to band (n, samples; lower form) and g. Returns each frame's cost."
@@ -713,7 +713,7 @@ def banded(x, T, W, scale, hop, V, C, S, D, start, band, g):
                 band[i - j, o + j] += G[i, j] * u * u
     return cost
 
-# %% ../nbs/14_reassignment.ipynb #aeda7a45
+# %% ../nbs/14_reassignment.ipynb #b6cfe20c
 def refine(
     e: Equations,
     x: np.ndarray,  # (samples,), changed in place
@@ -755,7 +755,7 @@ def refine(
     x[:] = best
     return costs
 
-# %% ../nbs/14_reassignment.ipynb #1093033b
+# %% ../nbs/14_reassignment.ipynb #57a121d7
 @dataclass(frozen=True)
 class Inversion:
     "How an inversion went."
@@ -770,7 +770,7 @@ class Inversion:
     def trusted(self) -> bool:
         return not self.warning
 
-# %% ../nbs/14_reassignment.ipynb #ee26f771
+# %% ../nbs/14_reassignment.ipynb #797b11d5
 def check_features(freqs, times, mags, sr, n_fft, hop_length, win_length, center):
     "Raise `SpecgenError` for features that cannot come from these settings."
     if min(sr, n_fft, hop_length, win_length) <= 0 or win_length > n_fft or hop_length >= win_length:
@@ -792,7 +792,7 @@ def check_features(freqs, times, mags, sr, n_fft, hop_length, win_length, center
     if shift > 8:
         raise SpecgenError(f"frequencies: on average {shift:.0f} bins away from their bins; check sr and n_fft")
 
-# %% ../nbs/14_reassignment.ipynb #a8016b4d
+# %% ../nbs/14_reassignment.ipynb #91d96a01
 def invert(
     freqs: np.ndarray | torch.Tensor,  # (n_fft // 2 + 1, frames), hertz; NaN where masked
     times: np.ndarray | torch.Tensor,  # the same shape, seconds
@@ -856,7 +856,7 @@ def judge(e: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) -> 
     residual = math.sqrt(cost.sum() / np.count_nonzero(e.weight))
     return Inversion(residual, float(good.mean()), segments, iterations, "; ".join(reasons))
 
-# %% ../nbs/14_reassignment.ipynb #70081e2f
+# %% ../nbs/14_reassignment.ipynb #ac1870f5
 def reassign_file(
     wav: str | Path,  # sound to read
     npz: str | Path,  # features to write

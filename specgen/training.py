@@ -8,7 +8,7 @@ __all__ = ['HARMLESS', 'TrainConfig', 'derive_seeds', 'shuffled', 'batch_indices
            'History', 'Meter', 'describe_run', 'save_checkpoint', 'read_checkpoint', 'restore', 'held_signals', 'Run',
            'write_row', 'save', 'resume', 'train', 'load_model']
 
-# %% ../nbs/03_training.ipynb #64dbdc33
+# %% ../nbs/03_training.ipynb #2866f005
 import csv
 import json
 import math
@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from .audio import SpecgenError, atomic
 
-# %% ../nbs/03_training.ipynb #47cfa547
+# %% ../nbs/03_training.ipynb #d3778e1e
 @dataclass(frozen=True)
 class TrainConfig:
     "Settings of a training run. Impossible ones raise `SpecgenError`."
@@ -62,7 +62,7 @@ class TrainConfig:
         if self.seed < 0 or self.ema is not None and not 0 <= self.ema < 1:
             raise SpecgenError(f"seed is {self.seed} and ema is {self.ema}: the seed must not be negative, and ema lies in [0, 1)")
 
-# %% ../nbs/03_training.ipynb #682dd4b7
+# %% ../nbs/03_training.ipynb #00111e71
 def derive_seeds(*key: int) -> list[int]:
     "Two unrelated 64-bit seeds for a key of numbers: halves of its hash."
     digest = sha256(repr(key).encode()).digest()
@@ -87,7 +87,7 @@ def batch_indices(
     epochs = range(start // n, (stop - 1) // n + 1)
     return torch.cat([shuffled(seed, e, n)[max(start - e * n, 0) : stop - e * n] for e in epochs])
 
-# %% ../nbs/03_training.ipynb #2fb1b2e7
+# %% ../nbs/03_training.ipynb #a6e69be4
 def seed_step(
     generator: torch.Generator,  # the one handed to the loss
     seed: int,
@@ -101,7 +101,7 @@ def seed_step(
     if generator.device.type == "cuda":
         torch.cuda.manual_seed(everybody)
 
-# %% ../nbs/03_training.ipynb #d0300265
+# %% ../nbs/03_training.ipynb #61b98478
 def learning_rate(step: int, config: TrainConfig) -> float:
     "The learning rate of the step after `step` done ones."
     if step < config.warmup:
@@ -109,7 +109,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.lr * (0.5 + 0.5 * math.cos(math.pi * progress) if config.schedule == "cosine" else 1.0)
 
-# %% ../nbs/03_training.ipynb #7ea6524a
+# %% ../nbs/03_training.ipynb #dbed3fd8
 class Average:
     "A copy of the model that holds the exponential moving average of its weights and statistics; counters are copied."
 
@@ -127,7 +127,7 @@ class Average:
         for mine, theirs in self.copied:
             mine.copy_(theirs)
 
-# %% ../nbs/03_training.ipynb #0fea45f3
+# %% ../nbs/03_training.ipynb #550db926
 def bf16_wanted(precision: str, device: torch.device) -> bool:
     "Whether to compute in bfloat16: as told, or for 'auto' when the device's own instructions do."
     if precision != "auto":
@@ -137,7 +137,7 @@ def bf16_wanted(precision: str, device: torch.device) -> bool:
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # a torch too old to know leaves the CPU in float32
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
-# %% ../nbs/03_training.ipynb #7ae3efea
+# %% ../nbs/03_training.ipynb #a1d860c0
 def connect() -> Accelerator:
     "accelerate's view of devices and processes; autocast is not its business, because it fixes one precision for the whole process."
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
@@ -157,7 +157,7 @@ def device() -> torch.device:
     "The device that this process computes on."
     return connect().device
 
-# %% ../nbs/03_training.ipynb #5c07ee6f
+# %% ../nbs/03_training.ipynb #9d756a2f
 class Loss(torch.nn.Module):
     "A model and its loss function as one module: batch and generator in, loss and named parts out."
 
@@ -170,7 +170,7 @@ class Loss(torch.nn.Module):
             result = self.loss_fn(self.model, batch, generator)
         return result if isinstance(result, tuple) else (result, {})
 
-# %% ../nbs/03_training.ipynb #99533c0a
+# %% ../nbs/03_training.ipynb #9cca3aa3
 def check_data(data):
     "The data as it came, or `SpecgenError` if no batch can be taken from it."
     lengths = [len(t) for t in data] if isinstance(data, (tuple, list)) else [len(data)]
@@ -186,7 +186,7 @@ def fetch(data, indices: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(t.index_select(0, indices.to(t.device)) for t in data)
     return tuple(data[indices.tolist()])
 
-# %% ../nbs/03_training.ipynb #f7cafcfb
+# %% ../nbs/03_training.ipynb #8aa51a30
 @dataclass
 class History:
     "What was seen while training: rows with step, loss and its parts, gradient norm, learning rate, examples a second and `val_` numbers."
@@ -212,7 +212,7 @@ class History:
         with atomic(path) as temporary:
             temporary.write_bytes(to_png(plot_history(self.rows)))
 
-# %% ../nbs/03_training.ipynb #9abbfd01
+# %% ../nbs/03_training.ipynb #7016b2b2
 class Meter:
     "Numbers of the steps since the last row, on the device until they are settled."
 
@@ -240,7 +240,7 @@ class Meter:
         rows, self.settled = self.settled, []
         return {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
-# %% ../nbs/03_training.ipynb #906ee2e8
+# %% ../nbs/03_training.ipynb #2a1e9e07
 HARMLESS = ("checkpoint_every", "validate_every", "log_every")  # may change on resume: the weights do not depend on them
 
 
@@ -270,7 +270,7 @@ def save_checkpoint(
     with atomic(path) as temporary:
         save_file(tensors, temporary, {"record": json.dumps(record)})
 
-# %% ../nbs/03_training.ipynb #129b590f
+# %% ../nbs/03_training.ipynb #cae3c0d7
 def read_checkpoint(
     path: Path,
     run: dict,  # of `describe_run`
@@ -304,7 +304,7 @@ def restore(tensors: dict, model: torch.nn.Module, average: Average | None = Non
                 p, moment = weights[int(key.split(".")[0])], key.split(".")[1]
                 optimizer.state[p][moment] = torch.empty_like(p).copy_(t) if t.shape == p.shape else t.to(p.device)
 
-# %% ../nbs/03_training.ipynb #eb515b44
+# %% ../nbs/03_training.ipynb #0e2ae4b6
 @contextmanager
 def held_signals() -> Iterator[list[int]]:
     "Within, the first Ctrl-C or SIGTERM is only noted in the list that is yielded."
@@ -328,7 +328,7 @@ def held_signals() -> Iterator[list[int]]:
     finally:
         release()
 
-# %% ../nbs/03_training.ipynb #afc6d3a9
+# %% ../nbs/03_training.ipynb #bf50c668
 class Run:
     "All that training changes from step to step, and how."
 
@@ -368,7 +368,7 @@ class Run:
     def finished(self) -> bool:
         return self.step == self.config.steps
 
-# %% ../nbs/03_training.ipynb #a42a4cd1
+# %% ../nbs/03_training.ipynb #dc5ac949
 def write_row(run: Run, validate: Callable | None) -> dict:
     "End a row of the history; with a validation, if there is one, on the main process."
     run.meter.settle(run.step)
@@ -413,7 +413,7 @@ def resume(run: Run) -> None:
         run.ticked = time.perf_counter(), run.step
         restore(tensors, run.model, *(() if run.finished else (run.average, run.optimizer)))
 
-# %% ../nbs/03_training.ipynb #69084f5c
+# %% ../nbs/03_training.ipynb #f0501cc9
 def train(
     model: torch.nn.Module,  # changed in place; afterwards in eval mode on `device()`, with the averaged weights if there are
     data,  # tuple of tensors of equal length, or a Dataset whose `__getitem__` takes a list of indices and gives a tuple of tensors
@@ -458,7 +458,7 @@ def train(
     run.accelerator.wait_for_everyone()
     return run.history
 
-# %% ../nbs/03_training.ipynb #25909b7a
+# %% ../nbs/03_training.ipynb #56b2448f
 def load_model(
     kind: type,  # a class of model with `huggingface_hub.PyTorchModelHubMixin`
     folder: str | Path,  # what its `save_pretrained` wrote

@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'JUDGE', 'N_FRAMES', 'FADE', 'LIKELIHOODS', 'PRIORS', 'opt
            'evidence', 'active', 'Mixture', 'MixtureVAE', 'vae_scores', 'zero_phase', 'sound_scores', 'fit_model',
            'load_vae', 'read_pictures', 'save_sounds', 'reconstruct_files', 'sample_files', 'walk_files']
 
-# %% ../nbs/12_vae.ipynb #e7dc2794
+# %% ../nbs/12_vae.ipynb #30cccbe9
 import math
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from .flow_matching import check_labels
 from .gan import Pictures
 from .training import TrainConfig, load_model, train
 
-# %% ../nbs/12_vae.ipynb #26367027
+# %% ../nbs/12_vae.ipynb #60623a2b
 PRESETS = {
     # seconds; pictures of 128 x 64
     "quick": dict(
@@ -63,7 +63,7 @@ def option(what: str, name: str, choices: dict):
         raise SpecgenError(f"{what} '{name}': unknown; choose one of {', '.join(choices)}")
     return choices[name]
 
-# %% ../nbs/12_vae.ipynb #b58e241d
+# %% ../nbs/12_vae.ipynb #03643aaa
 def spoken(
     waveform: torch.Tensor,  # (samples,)
     sample_rate: int,  # hertz
@@ -92,7 +92,7 @@ def frame_corpus(
     r = replace(r, mean=logs[train].mean().item(), std=logs[train].std().item())
     return Pictures(r.normalize(logs), corpus.labels, list(corpus.classes), r, train, held)
 
-# %% ../nbs/12_vae.ipynb #ab3e8d27
+# %% ../nbs/12_vae.ipynb #f2bf3390
 def fit_judge(
     pictures: Pictures,
     *,
@@ -108,7 +108,7 @@ def fit_judge(
     model = fit_classifier(x, labels, n_classes=len(pictures.classes), preset=preset, seed=seed, folder=folder, disturb=change, progress=progress)
     return Judge(model, label_accuracy(predict(model, held), answers))
 
-# %% ../nbs/12_vae.ipynb #0ad29600
+# %% ../nbs/12_vae.ipynb #2d3ba010
 def gaussian(x, y, log_scale, span):
     "Normal around y with one deviation for all values (Rybkin et al. 2021)."
     return -0.5 * ((x - y) / log_scale.exp()).square() - log_scale - 0.5 * math.log(2 * math.pi)
@@ -130,7 +130,7 @@ def bernoulli(x, y, log_scale, span):
 
 LIKELIHOODS = {"gaussian": gaussian, "logistic": logistic, "bernoulli": bernoulli}
 
-# %% ../nbs/12_vae.ipynb #20e1e1c4
+# %% ../nbs/12_vae.ipynb #9765fa88
 @dataclass(frozen=True)
 class VAEConfig:
     "All that a saved model needs to be built again."
@@ -147,7 +147,7 @@ class VAEConfig:
     classes: list[str] | None = None  # names
     representation: dict | None = None  # `Representation.to_dict()` of its pictures, so that it can read files and make sound
 
-# %% ../nbs/12_vae.ipynb #750a8fa6
+# %% ../nbs/12_vae.ipynb #4c552d5d
 class StandardNormal(nn.Module):
     "The prior of independent latents N(0, 1). It knows no classes."
 
@@ -179,7 +179,7 @@ def log_normal(z, mean, log_var):
     "log N(z; mean, exp(log_var)), (N, latents) -> (N,)"
     return -0.5 * ((z - mean).square() / log_var.exp() + log_var + math.log(2 * math.pi)).sum(1)
 
-# %% ../nbs/12_vae.ipynb #3538be7c
+# %% ../nbs/12_vae.ipynb #49d7015a
 def smallest(config: VAEConfig) -> tuple[int, int]:
     "The last stage's rows and frames. Raises `SpecgenError` for pictures that the strides don't divide."
     steps = tuple(math.prod(s) for s in zip(*config.strides, strict=True))
@@ -204,7 +204,7 @@ def networks(config: VAEConfig) -> tuple[nn.Sequential, nn.Sequential]:
     return (nn.Sequential(*encoder, nn.Flatten(), quieten(nn.Linear(numbers, 2 * config.latents))),
             nn.Sequential(nn.Linear(config.latents, numbers), nn.Unflatten(1, (-1, *small)), *decoder))
 
-# %% ../nbs/12_vae.ipynb #ecc8c761
+# %% ../nbs/12_vae.ipynb #79f1253d
 class VAE(nn.Module, PyTorchModelHubMixin):
     """A variational autoencoder of pictures (N, rows, frames).
 
@@ -290,7 +290,7 @@ class VAE(nn.Module, PyTorchModelHubMixin):
         a, b = self.means(torch.stack([a, b]))
         return batched(self.decode, torch.lerp(a, b, torch.linspace(0, 1, steps, device=a.device)[:, None]), self.log_scale.device)
 
-# %% ../nbs/12_vae.ipynb #e73d8fa1
+# %% ../nbs/12_vae.ipynb #985fd775
 def start_linear(
     model: VAE,
     pictures: torch.Tensor,  # (N, rows, frames)
@@ -321,7 +321,7 @@ def start_linear(
         model.log_scale.fill_(0.5 * noise.clamp(min=1e-6).log())
     return model
 
-# %% ../nbs/12_vae.ipynb #a3480d46
+# %% ../nbs/12_vae.ipynb #a4ba8b5e
 PRIORS = {
     "standard": {},
     "mixture": dict(components=128, rank=4),
@@ -357,7 +357,7 @@ def negative_elbo(
     loss = (beta * kl - likelihood).mean() / math.prod(model.config.shape)
     return loss, {"kl": kl.mean(), "error": (y.detach() - x).square().mean()}
 
-# %% ../nbs/12_vae.ipynb #6ebe1489
+# %% ../nbs/12_vae.ipynb #a221ba08
 def vae(**settings) -> VAE:
     "A `VAE` or `MixtureVAE` of the settings in its config.json."
     config = VAEConfig(**settings)
@@ -396,7 +396,7 @@ def fit_vae(
           folder=folder, validate=lambda model: evidence(model, *held), title=f"VAE, {prior} prior", progress=progress)
     return model.cpu().eval()
 
-# %% ../nbs/12_vae.ipynb #ebd60dd0
+# %% ../nbs/12_vae.ipynb #11620a78
 @torch.no_grad()
 def evidence(
     model: VAE,
@@ -416,7 +416,7 @@ def active(means: torch.Tensor, least: float = 0.01) -> int:
     "How many latents (N, latents) tell pictures apart: those whose posterior means vary by more than `least` (Burda et al. 2016)."
     return int((means.var(0) > least).sum())
 
-# %% ../nbs/12_vae.ipynb #cfc6b08d
+# %% ../nbs/12_vae.ipynb #78107cf6
 class Mixture(nn.Module):
     "A mixture of normals for every class, or one for all; covariances diag(scales²) + factors factorsᵀ."
 
@@ -477,7 +477,7 @@ class Mixture(nn.Module):
                 self.log_scales.data[group, k] = 0.5 * variance.log()
                 self.logits.data[group, k] = math.log(len(cluster))
 
-# %% ../nbs/12_vae.ipynb #f0f25ca7
+# %% ../nbs/12_vae.ipynb #c97f1739
 class MixtureVAE(VAE):
     "A `VAE` whose prior is a mixture of normals, or one such mixture for every class."
 
@@ -487,7 +487,7 @@ class MixtureVAE(VAE):
         c = self.config
         return Mixture(c.latents, c.components, c.rank, c.n_classes)
 
-# %% ../nbs/12_vae.ipynb #f68788a6
+# %% ../nbs/12_vae.ipynb #4a678eef
 def vae_scores(
     model: VAE,
     pictures: Pictures,
@@ -506,7 +506,7 @@ def vae_scores(
             "asked": label_accuracy(probs, asked) if model.config.n_classes else math.nan,
             "confident": (probs.amax(1) >= 0.9).float().mean().item(), "fid": fid(known, own), "diversity": diversity(own, asked)}
 
-# %% ../nbs/12_vae.ipynb #d2eb7e1f
+# %% ../nbs/12_vae.ipynb #831e8942
 def zero_phase(
     pictures: torch.Tensor,  # (N, rows, frames)
     r: Representation,
@@ -527,7 +527,7 @@ def sound_scores(
     errors = spectral_convergence(r.expand(r.denormalize(pictures)), sounds, **r.stft_settings)
     return {"convergence": errors.median().item(), "heard": label_accuracy(judge.hear(r.encode(sounds).mT), labels)}
 
-# %% ../nbs/12_vae.ipynb #4efa4724
+# %% ../nbs/12_vae.ipynb #c8744fa3
 def fit_model(
     out: str | Path,  # folder for the model and, in training/, its checkpoint and curves
     *,
@@ -555,7 +555,7 @@ def fit_model(
     model.save_pretrained(out)
     return model
 
-# %% ../nbs/12_vae.ipynb #1a6c61c0
+# %% ../nbs/12_vae.ipynb #8e8c0cdf
 def load_vae(
     source: str | Path = "digits",  # the folder that `fit_model` wrote, or the name of one that ships
 ) -> VAE:
@@ -604,7 +604,7 @@ def save_sounds(
         temporary.write_bytes(to_png(show_specs(shown[:40], representation=r, titles=(titles or names)[:40], ncols=ncols)))
     return [*paths, out / "pictures.png"]
 
-# %% ../nbs/12_vae.ipynb #0328189c
+# %% ../nbs/12_vae.ipynb #b1beb608
 def reconstruct_files(
     files: list[str | Path],  # of `read_pictures`
     model: str | Path,  # of `load_vae`
