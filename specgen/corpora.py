@@ -756,7 +756,7 @@ def load(
         return check_complete(corpus) if name == "digits" else corpus
     folder = Path(root or "" if name == "folder" else name).expanduser()
     if not folder.is_dir() or folder == Path(""):
-        known = ", ".join(["esc10", *(key for key in LAYOUTS if key != "folder")])
+        known = ", ".join([*(key for key in LAYOUTS if key != "folder"), "esc10"])
         missing = folder if name == "folder" else name
         raise SpecgenError(f"corpus '{missing}': no such folder; give {known} or the folder of your recordings")
     kind, base = recognise(folder) or ("folder", folder)
