@@ -307,7 +307,7 @@ def test_bad_files_are_told(model_folder, tmp_path):
     write(tmp_path / "silent.wav", torch.zeros(4000), 8000)
     (tmp_path / "text.wav").write_text("no sound")
     (tmp_path / "empty").mkdir()
-    for name, match in (("long.wav", "2.00 s.*longer than the model's 0.76 s"), ("silent.wav", "silence"), ("text.wav", "cannot be read"),
+    for name, match in (("long.wav", "2.00 s.*longer than the model's 0.76 s"), ("silent.wav", "silent"), ("text.wav", "cannot be read"),
                         ("missing.wav", "no such file"), ("empty", "no recordings")):
         with pytest.raises(SpecgenError, match=match):
             vae.reconstruct_files([tmp_path / name], model_folder, tmp_path / "out")
