@@ -122,6 +122,7 @@ class Pictures(NamedTuple):
     representation: LogMel  # with the statistics of the training clips
     train: torch.Tensor  # indices
     test: torch.Tensor  # indices
+    sounding: LogMel | None = None  # with a clip's mean level and dynamics, to make sound of levelled pictures; None = `representation`
 
 
 def draw_corpus(
@@ -137,8 +138,13 @@ def draw_corpus(
     representation = LogMel(**recipe["mels"], power=1.0)
     waveforms = [full_scale(w) for w in corpus.waveforms(representation.sample_rate, progress)]
     logs = fixed_pictures(waveforms, representation, recipe["n_frames"], recipe["depth"])
-    representation = replace(representation, mean=logs[train].mean().item(), std=logs[train].std().item())
-    return Pictures(representation.normalize(logs), corpus.labels, list(corpus.classes), representation, train, held)
+    mean, std = logs[train].mean().item(), logs[train].std().item()
+    levels = fixed_pictures([waveforms[i] for i in train.tolist()], representation, recipe["n_frames"])
+    levels = levels.maximum(levels.amax((1, 2), keepdim=True) - recipe["depth"] / representation.decibels)
+    level, dynamics = levels.mean().item(), levels.std((1, 2)).mean().item()
+    sounding = replace(representation, mean=level + mean * dynamics, std=std * dynamics)
+    representation = replace(representation, mean=mean, std=std)
+    return Pictures(representation.normalize(logs), corpus.labels, list(corpus.classes), representation, train, held, sounding)
 
 # %% ../nbs/11_gan.ipynb #f60f2b15
 def widths(
@@ -382,7 +388,7 @@ def fit_gan(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes, levels = (shape, config.width, config.most), len(config.coarse)
-        model = Generator(n_classes, *sizes, config.noise, config.smooth, config.conditional, levels, pictures.classes, r.to_dict())
+        model = Generator(n_classes, *sizes, config.noise, config.smooth, config.conditional, levels, pictures.classes, (pictures.sounding or r).to_dict())
         judge = Discriminator(n_classes, *sizes, config.spectral, config.projection, levels)
     for network in (model, judge):
         network.to(memory_format=torch.channels_last)  # twice as fast on CPUs
