@@ -6,7 +6,7 @@
 __all__ = ['HEARD', 'LEARNT', 'CONVOLUTIONS', 'PATCHES', 'RECIPES', 'AUDIOSET', 'recipe_at', 'Features', 'resized', 'Attention',
            'Block', 'convolutions', 'AST', 'translated', 'published', 'adapted', 'pretrained', 'turns',
            'mixed_energies', 'heard', 'Clock', 'share_loss', 'predict', 'fit_ast', 'fold_split', 'Folds', 'write_rows',
-           'fit_fold', 'claim', 'cross_validate', 'rollout', 'load_ast', 'predict_files']
+           'fit_fold', 'cross_validate', 'rollout', 'load_ast', 'predict_files']
 
 # %% ../nbs/13_ast.ipynb #80b678e9
 import csv
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .audio import Fbank, Representation, SpecgenError, atomic, read
-from .classifier import masked, rolled, tilted, uniform, warped
+from .classifier import claim, masked, rolled, tilted, uniform, warped
 from .corpora import Corpus, load, read_whole, shared_speakers, split
 from .training import TrainConfig, load_model, train
 
@@ -578,16 +577,6 @@ def fit_fold(
     return row
 
 
-def claim(out: Path, corpus: Corpus, **settings) -> None:
-    "Note in `out` what is trained there. Raises `SpecgenError` when it was something else, so that no two runs share a table."
-    items = [(item.fold, item.label, sha256(item.path.read_bytes()).hexdigest()) for item in corpus]
-    path, note = out / "fit.json", json.dumps({"recordings": sha256(repr(items).encode()).hexdigest(), **settings})
-    if path.is_file() and path.read_text(encoding="utf-8") != note:
-        raise SpecgenError(f"{out}: holds folds of other recordings or settings; choose another folder, or delete this one to train anew")
-    with atomic(path) as temporary:
-        temporary.write_text(note, encoding="utf-8")
-
-
 def cross_validate(
     out: str | Path,  # folder for a folder of each fold, folds.csv, predictions.csv, confusion.png and skipped.csv
     *,
@@ -612,7 +601,7 @@ def cross_validate(
         raise SpecgenError(f"folds {list(folds)}: give at least one, and each only once")
     for fold in folds:
         fold_split(recordings, fold)  # a mistake is said before the folder is claimed
-    claim(out, recordings, recipe=at, preset=preset, seed=seed)
+    claim(out, recordings, at, preset=preset, seed=seed)
     recordings.write_skipped(out / "skipped.csv")
     features, known = Features(**({"fbank": Fbank(window="hann"), "padding": 0.0} if at.get("start") else {}), **at["features"]), []
 

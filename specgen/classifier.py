@@ -397,10 +397,10 @@ def write_submissions(
     return Path(path)
 
 # %% ../nbs/04_classifier.ipynb #bc82d88e
-def claim(out: Path, corpus: Corpus, **settings) -> None:
+def claim(out: Path, corpus: Corpus, recipe: dict, **settings) -> None:
     "Note in `out` what is trained there. Raises `SpecgenError` when it was something else, so that no old model answers for new recordings."
-    heard = [(item.label, sha256(item.path.read_bytes()).hexdigest()) for item in corpus]
-    digest = sha256(repr((heard, RECIPES[recipe_of(corpus)])).encode()).hexdigest()
+    heard = [(item.label, item.fold, sha256(item.path.read_bytes()).hexdigest()) for item in corpus]
+    digest = sha256(repr((heard, recipe)).encode()).hexdigest()
     path, note = out / "fit.json", json.dumps({"recordings_and_recipe": digest, **settings})
     if path.is_file() and path.read_text(encoding="utf-8") != note:
         raise SpecgenError(f"{out}: holds a model of other recordings or settings; choose another folder, or delete this one to train anew")
@@ -429,7 +429,7 @@ def fit_model(
         raise SpecgenError(f"{recordings.root}: holds one class only ('{recordings.classes[0]}'); give at least two folders of recordings")
     size_of(RECIPES[recipe_of(recordings)], preset)
     split(recordings, by, test=test)  # a mistake in either is said before the folder is claimed
-    claim(out, recordings, by=by, test=test, preset=preset, seed=seed)
+    claim(out, recordings, RECIPES[recipe_of(recordings)], by=by, test=test, preset=preset, seed=seed)
     recordings.write_skipped(out / "skipped.csv")
     model, probs, labels = classify(recordings, by=by, test=test, preset=preset, seed=seed, folder=out / "training", progress=progress)
     model.save_pretrained(out)

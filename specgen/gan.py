@@ -460,7 +460,7 @@ def fit_model(
     recipe = RECIPES[recipe_of(recordings)]
     config = config_of(recipe, preset, step)
     split(recordings, by, test=test)  # a mistake in any of them is said before the folder is claimed
-    claim(out, recordings, by=by, test=test, preset=preset, step=step, seed=seed)
+    claim(out, recordings, recipe, by=by, test=test, preset=preset, step=step, seed=seed)
     recordings.write_skipped(out / "skipped.csv")
     pictures = draw_corpus(recordings, recipe=recipe, by=by, test=test, progress=progress)
     model = fit_gan(pictures, config, disturb=recipe["disturb"], seed=seed, folder=out, save_every=max(1, config.epochs // 100), progress=progress)

@@ -549,7 +549,7 @@ def fit_model(
     out, recordings = Path(out), load(corpus or train, root if corpus else None, strict=strict, progress=progress)
     option("prior", prior, PRIORS)
     pictures = frame_corpus(recordings, option("preset", preset, PRESETS)["stft"], by=by, test=test, progress=progress)
-    claim(out, recordings, by=by, test=test, preset=preset, prior=prior, beta=beta, seed=seed)
+    claim(out, recordings, PRESETS[preset], by=by, test=test, preset=preset, prior=prior, beta=beta, seed=seed)
     recordings.write_skipped(out / "skipped.csv")
     model = fit_vae(pictures, preset=preset, prior=prior, beta=beta, seed=seed, folder=out / "training", progress=progress)
     model.save_pretrained(out)
