@@ -650,6 +650,12 @@ class Fbank(Representation):
     def frame_times(self, n: int) -> torch.Tensor:
         return (torch.arange(n) * self.hop_length + self.win_length / 2) / self.sample_rate
 
+    def encode(self, waveform):
+        clips = max(1, 400_000 // max(1, waveform.shape[-1]))  # together small enough for the caches; all at once took four times as long
+        if waveform.device.type != "cpu" or waveform.ndim < 2 or waveform.shape[:-1].numel() <= clips:
+            return super().encode(waveform)
+        return torch.cat([super(Fbank, self).encode(part) for part in waveform.flatten(0, -2).split(clips)]).unflatten(0, waveform.shape[:-1])
+
     def magnitude(self, waveform):
         if waveform.shape[-1] < self.win_length:
             raise SpecgenError(f"clip of {waveform.shape[-1]} samples: shorter than one frame of {self.win_length}; pad it first")

@@ -80,6 +80,12 @@ def test_filterbanks_are_kaldis_in_batch(window, theirs):
         torch.testing.assert_close(Fbank(window=window).encode(clip.float()), peer, atol=1e-4, rtol=0)
 
 
+def test_filterbanks_of_many_clips_at_once_are_those_of_each():
+    clips = 0.1 * torch.randn(3, 20, RATE, generator=generator())
+    one_by_one = torch.stack([Fbank().encode(clip) for clip in clips.flatten(0, 1)]).unflatten(0, (3, 20))
+    torch.testing.assert_close(Fbank().encode(clips), one_by_one, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("seconds, frames", [(1, 98), (5, 498), (10, 998)])
 def test_frame_counts(seconds, frames):
     clip = torch.randn(seconds * RATE, generator=generator())
