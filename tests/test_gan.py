@@ -6,10 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from specgen import gan
-from specgen.audio import LogMel, SpecgenError, read, write
+from made_up import noise, two_classes
+
+from specgen.audio import LogMel, SpecgenError, read
 from specgen.classifier import Classifier
 from specgen.evaluation import Judge
-from specgen.gan import RECIPES, STEPS, Discriminator, GANConfig, Generator, Norm, Pictures, config_of, draw_corpus, fit_gan, gan_scores, widths
+from specgen.gan import RECIPES, STEPS, Discriminator, GANConfig, Generator, Norm, config_of, draw_corpus, fit_gan, gan_scores, widths
 from specgen.training import load_model
 
 MELS = LogMel(sample_rate=8000, n_fft=128, hop_length=40, n_mels=16, power=1.0)
@@ -17,18 +19,8 @@ TINY = GANConfig(width=8, most=16, noise=8, epochs=2, batch_size=16, lr=1e-3, sp
                  conditional=True, faster=2.0, ema=0.9)
 
 
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def toy(n=40):
-    "Two classes: loud below, loud above."
-    labels = torch.arange(n) % 2
-    specs = 0.3 * noise(n, 16, 32)
-    specs[:, :8] += 1.0 - 2.0 * labels[:, None, None]
-    specs[:, 8:] += 2.0 * labels[:, None, None] - 1.0
-    train = torch.arange(n * 4 // 5)
-    return Pictures(specs, labels, ["low", "high"], MELS, train, torch.arange(len(train), n))
+def toy():
+    return two_classes(MELS, 16, 32, 32, 8)
 
 
 @pytest.mark.parametrize("shape, n, start", [((64, 64), 5, (4, 4)), ((128, 512), 6, (4, 16)), ((16, 32), 3, (4, 8))])
@@ -173,7 +165,7 @@ def test_a_killed_training_continues_bit_for_bit(tmp_path):
 
 
 def test_it_learns_what_is_asked():
-    data = toy(160)
+    data = two_classes(MELS, 16, 32, 128, 32)
     model = fit_gan(data, replace(TINY, epochs=25, lr=2e-3), progress=False)
     made = model.sample(100)
     heard = (made[:, 8:].mean((1, 2)) > made[:, :8].mean((1, 2))).long()
@@ -188,29 +180,18 @@ def test_scores_of_the_real_clips_themselves():
     assert gan_scores(judge, one, torch.arange(20) % 2, data.specs, data.labels)["least_diversity"] < 1e-3
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    "A class of hums, a class of hisses."
-    place = tmp_path_factory.mktemp("sounds")
-    for i in range(12):
-        t = torch.arange(4000) / 8000
-        write(place / f"hum/{i}.wav", 0.5 * torch.sin(2 * torch.pi * (200 + 10 * i) * t), 8000)
-        write(place / f"hiss/{i}.wav", 0.1 * noise(4000, seed=i), 8000)
-    return place
-
-
-def test_pictures_are_standardised_by_training_clips(folder):
-    data = draw_corpus(gan.load(folder))
+def test_pictures_are_standardised_by_training_clips(sounds):
+    data = draw_corpus(gan.load(sounds))
     assert data.specs.shape == (24, 64, 64) and data.classes == ["hiss", "hum"]
     own = data.specs[data.train]
     assert own.mean().abs() < 1e-4 and abs(own.std() - 1) < 1e-4
     assert (data.specs.amax((1, 2)) - data.specs.amin((1, 2))).max() <= 60 / data.representation.decibels + 1e-4
 
 
-def test_from_a_folder_to_files(folder, tmp_path):
+def test_from_a_folder_to_files(sounds, tmp_path):
     with pytest.raises(SpecgenError, match="either"):
         gan.fit_model(tmp_path)
-    gan.fit_model(tmp_path / "model", train=folder, preset="quick", progress=False)
+    gan.fit_model(tmp_path / "model", train=sounds, preset="quick", progress=False)
     paths = gan.sample_files(tmp_path / "model", tmp_path / "out", label="hum", n=2)
     assert [p.name for p in paths] == ["hum_000.wav", "hum_001.wav", "pictures.png"] and all(p.is_file() for p in paths)
     first = paths[0].read_bytes()

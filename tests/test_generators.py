@@ -3,13 +3,11 @@
 import pytest
 import torch
 
+from made_up import noise
+
 from specgen.audio import SpecgenError
 from specgen.autoencoder import LATENT, PICTURE, Autoencoder, fit_autoencoder, linear_code
 from specgen.flow_matching import PRESETS, UNet, fit_flow, integrate, sample
-
-
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import torch
 from torch import distributions as D
 
 from specgen import vae
+from made_up import noise, two_classes
+
 from specgen.audio import LogSTFT, SpecgenError, read, write
 from specgen.classifier import Classifier
 from specgen.evaluation import Judge
-from specgen.gan import Pictures
 from specgen.training import load_model
 from specgen.vae import (
     LIKELIHOODS,
@@ -37,18 +38,8 @@ TINY = dict(stft=None, model=MODEL, training=dict(epochs=3, batch_size=16, lr=3e
 CONFIG = VAEConfig((32, 16), (-4.0, 4.0), **MODEL, classes=["low", "high"], representation=STFT.to_dict())
 
 
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def toy(n=64):
-    "Two classes: loud below, loud above."
-    labels = torch.arange(n) % 2
-    specs = 0.3 * noise(n, 32, 16)
-    specs[:, :16] += 1.0 - 2.0 * labels[:, None, None]
-    specs[:, 16:] += 2.0 * labels[:, None, None] - 1.0
-    train = torch.arange(n * 3 // 4)
-    return Pictures(specs, labels, ["low", "high"], STFT, train, torch.arange(len(train), n))
+def toy():
+    return two_classes(STFT, 32, 16, 48, 16)
 
 
 def built(**changes):
@@ -257,38 +248,27 @@ def test_clips_are_trimmed_levelled_and_cut():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    "A class of hums, a class of hisses."
-    place = tmp_path_factory.mktemp("sounds")
-    for i in range(12):
-        t = torch.arange(4000) / 8000
-        write(place / f"hum/{i}.wav", 0.5 * torch.sin(2 * torch.pi * (200 + 10 * i) * t), 8000)
-        write(place / f"hiss/{i}.wav", 0.1 * noise(4000, seed=i), 8000)
-    return place
-
-
-@pytest.fixture(scope="module")
-def model_folder(folder, tmp_path_factory):
+def model_folder(sounds, tmp_path_factory):
     place = tmp_path_factory.mktemp("model")
-    vae.fit_model(place, train=folder, preset="quick", prior="conditional", progress=False)
+    vae.fit_model(place, train=sounds, preset="quick", prior="conditional", progress=False)
     return place
 
 
-def test_a_folder_is_not_trained_twice_with_other_settings(folder, model_folder, tmp_path):
+def test_a_folder_is_not_trained_twice_with_other_settings(sounds, model_folder, tmp_path):
     assert {"config.json", "model.safetensors", "skipped.csv", "fit.json"} <= {p.name for p in model_folder.iterdir()}
     with pytest.raises(SpecgenError, match="other recordings or settings"):
-        vae.fit_model(model_folder, train=folder, preset="quick", prior="conditional", beta=2.0, progress=False)
-    for wrong in (dict(), dict(train=folder, corpus="digits")):
+        vae.fit_model(model_folder, train=sounds, preset="quick", prior="conditional", beta=2.0, progress=False)
+    for wrong in (dict(), dict(train=sounds, corpus="digits")):
         with pytest.raises(SpecgenError, match="either"):
             vae.fit_model(tmp_path / "x", **wrong)
     for wrong in (dict(preset="huge"), dict(prior="uniform"), dict(by="moon")):
         with pytest.raises(SpecgenError):
-            vae.fit_model(tmp_path / "x", train=folder, **wrong)
+            vae.fit_model(tmp_path / "x", train=sounds, **wrong)
     assert not (tmp_path / "x").exists()
 
 
-def test_from_files_to_files(folder, model_folder, tmp_path):
-    back = vae.reconstruct_files([folder / "hum", folder / "hiss/3.wav"], model_folder, tmp_path / "back")
+def test_from_files_to_files(sounds, model_folder, tmp_path):
+    back = vae.reconstruct_files([sounds / "hum", sounds / "hiss/3.wav"], model_folder, tmp_path / "back")
     assert len(back) == 14 and back[-1].name == "pictures.png" and back[0].name == "0_000.wav" and all(p.is_file() for p in back)
     other = tmp_path / "other.flac"
     write(other, torch.sin(torch.arange(12000) * 0.05), 44100)  # another rate and format
@@ -298,7 +278,7 @@ def test_from_files_to_files(folder, model_folder, tmp_path):
     first = new[0].read_bytes()
     assert vae.sample_files(model_folder, tmp_path / "new", n=3, label="hum")[0].read_bytes() == first
     assert vae.sample_files(model_folder, tmp_path / "new", n=3, label="hum", seed=1)[0].read_bytes() != first
-    walk = vae.walk_files(folder / "hum/0.wav", folder / "hiss/0.wav", model_folder, tmp_path / "walk", steps=3)
+    walk = vae.walk_files(sounds / "hum/0.wav", sounds / "hiss/0.wav", model_folder, tmp_path / "walk", steps=3)
     assert walk[-1].name == "walk.wav" and len(read(walk[-1])[0]) == 3 * 63 * 96
 
 

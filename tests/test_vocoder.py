@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from specgen import vocoder
+from made_up import noise
+
 from specgen.audio import LogMel, LogSTFT, Representation, SpecgenError, istft, spectral_convergence
 from specgen.training import TrainConfig, train
 from specgen.vocoder import (
@@ -34,10 +36,6 @@ from specgen.vocoder import (
 MELS = LogMel(sample_rate=8000, n_fft=128, hop_length=20, n_mels=16, power=1.0)
 TINY = dict(kind="hifigan", n_mels=16, upsample_initial_channel=16, upsample_rates=(5, 4), upsample_kernel_sizes=(11, 8), resblock="2",
             resblock_kernel_sizes=(3, 5), resblock_dilation_sizes=((1, 2), (2, 6)))
-
-
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def randomise(model, seed=0):
