@@ -107,7 +107,7 @@ Names ten everyday sounds in clips of any length: chainsaw, clock tick, cracklin
   averaged. All settings are in config.json.
 - **Corpus**: ESC-10, the part of ESC-50 (K. J. Piczak 2015) that is CC BY; clips from freesound.org. Trained on the folds other than {fold}, from scratch.
 - **Recipe**: `hybrid` at the preset `small`, {epochs} epochs, seed {seed}; `python benchmarks/transformer.py --only folds --folds {fold}` repeats it.
-- **Score**: {accuracy:.1%} of the {n_test} clips of fold {fold}. It is the best of the five folds, so this flatters: their mean is {mean:.1%}.
+- **Score**: {accuracy:.1%} of the {n_test} clips of fold {fold}. It is the best of the five folds, so this flatters: their mean is {mean:.2%}.
   The recipe was tried out on folds 1 and 2. All folds are in `benchmarks/results/ast_folds.csv` and notebook 13_ast.
 - **Limits**: it knows these ten classes only and has no way to say "none of them"; its probabilities are not calibrated. Not for alarms or surveillance.
 """
