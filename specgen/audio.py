@@ -652,11 +652,14 @@ class Fbank(Representation):
 
     def encode(self, waveform):
         clips = max(1, 400_000 // max(1, waveform.shape[-1]))  # together small enough for the caches; all at once took four times as long
-        if waveform.device.type != "cpu" or waveform.ndim < 2 or waveform.shape[:-1].numel() <= clips:
-            return super().encode(waveform)
-        return torch.cat([super(Fbank, self).encode(part) for part in waveform.flatten(0, -2).split(clips)]).unflatten(0, waveform.shape[:-1])
+        if waveform.device.type == "cpu" and waveform.ndim > 1 and waveform.shape[:-1].numel() > clips:
+            return torch.cat([self.encode(part) for part in waveform.flatten(0, -2).split(clips)]).unflatten(0, waveform.shape[:-1])
+        spectrum = self.spectrum(waveform)
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # the absolute value took four times as long
+        return self.normalize(self.energies(power).clamp(min=self.floor).log().mT)
 
-    def magnitude(self, waveform):
+    def spectrum(self, waveform: torch.Tensor) -> torch.Tensor:
+        "Waveform (..., samples) -> complex (..., time, n_fft // 2 + 1)."
         if waveform.shape[-1] < self.win_length:
             raise SpecgenError(f"clip of {waveform.shape[-1]} samples: shorter than one frame of {self.win_length}; pad it first")
         frames = waveform.unfold(-1, self.win_length, self.hop_length)
@@ -668,11 +671,17 @@ class Fbank(Representation):
             window = make(self.win_length, periodic=False, **where)  # rounded as torchaudio's are: weak bands show a difference in the last bit
         else:
             window = make_window(self.window, self.win_length, False).to(**where)
-        frames = frames * window
-        return torch.fft.rfft(frames, self.n_fft).abs().transpose(-1, -2)
+        return torch.fft.rfft(frames * window, self.n_fft)
+
+    def magnitude(self, waveform):
+        return self.spectrum(waveform).abs().mT
+
+    def energies(self, power: torch.Tensor) -> torch.Tensor:
+        "Power (..., time, n_fft // 2 + 1) -> energies of the bands (..., time, n_mels)."
+        return power @ self.filters.to(power).mT
 
     def compress(self, mag):
-        return (mag.mT.square() @ self.filters.to(mag).mT).clamp(min=self.floor).log().mT  # in memory order: no copies
+        return self.energies(mag.mT.square()).clamp(min=self.floor).log().mT
 
     def expand(self, log):
         bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
