@@ -8,7 +8,7 @@ __all__ = ['HEARD', 'LEARNT', 'STEM', 'CONVOLUTIONS', 'PATCHES', 'RECIPES', 'AUD
            'mixed_energies', 'heard', 'Clock', 'share_loss', 'predict', 'fit_ast', 'fold_split', 'Folds', 'write_rows',
            'fit_fold', 'cross_validate', 'rollout', 'load_ast', 'predict_files']
 
-# %% ../nbs/13_ast.ipynb #d534820b
+# %% ../nbs/13_ast.ipynb #4fd9c10f
 import csv
 import json
 import math
@@ -34,7 +34,7 @@ from .classifier import claim, masked, rolled, tilted, uniform, warped
 from .corpora import Corpus, load, read_whole, shared_speakers, split
 from .training import TrainConfig, load_model, train
 
-# %% ../nbs/13_ast.ipynb #849a3552
+# %% ../nbs/13_ast.ipynb #08664df7
 HEARD = dict(turn=True, warp=dict(voice=0.15, tempo=0.2), mix=True, gain=6.0, tilt=4.3, mask=(16, 40))  # of `heard`: log factors; decibels; bands and frames
 LEARNT = dict(batch_size=32, lr=1e-3, weight_decay=1.0, ema=0.998, smoothing=0.02, clip=2.0)
 STEM = ((32, (4, 2)), (64, (2, 2)), (64, (1, 1)), (128, (2, 2)), (128, (1, 1)), (192, (2, 2)))  # channels, step along frequency and time
@@ -90,7 +90,7 @@ def recipe_at(
         raise SpecgenError(f"preset '{preset}': unknown; choose {', '.join(recipe['sizes'])}")
     return {**{k: v for k, v in recipe.items() if k != "sizes"}, **recipe["sizes"][preset]}
 
-# %% ../nbs/13_ast.ipynb #f9b33d9d
+# %% ../nbs/13_ast.ipynb #404b19aa
 @dataclass(frozen=True)
 class Features:
     "From sounds to the pictures that a transformer reads: filterbank energies of one length, then normalised logarithms."
@@ -136,7 +136,7 @@ class Features:
         "The inverse of `to_dict`."
         return cls(**{**settings, "fbank": Representation.from_dict(settings["fbank"])})
 
-# %% ../nbs/13_ast.ipynb #deb4c0a4
+# %% ../nbs/13_ast.ipynb #0885b310
 def resized(
     places: torch.Tensor,  # (1, rows * columns, dim)
     grid: tuple[int, int],  # rows, columns
@@ -148,7 +148,7 @@ def resized(
     image = places.mT.unflatten(2, grid)
     return F.interpolate(image, new, mode="bilinear", align_corners=False).flatten(2).mT
 
-# %% ../nbs/13_ast.ipynb #78a4d917
+# %% ../nbs/13_ast.ipynb #fb2d472f
 class Attention(nn.Module):
     "Self-attention of several heads: (N, tokens, dim) -> the same shape."
 
@@ -173,7 +173,7 @@ class Attention(nn.Module):
             taken = F.scaled_dot_product_attention(query, key, value)
         return self.out(taken.transpose(1, 2).flatten(2))
 
-# %% ../nbs/13_ast.ipynb #a45f4b78
+# %% ../nbs/13_ast.ipynb #48e5e0d9
 class Block(nn.Module):
     "A transformer block that normalises first."
 
@@ -188,7 +188,7 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention(self.norm1(x)))
         return x + self.dropout(self.think(self.norm2(x)))
 
-# %% ../nbs/13_ast.ipynb #2748f8b0
+# %% ../nbs/13_ast.ipynb #2a772974
 def convolutions(
     stages: list,  # (channels, (step along frequency, step along time)) of each
     dim: int,  # of the tokens; where the last stage has other channels, one more convolution of size 1
@@ -201,7 +201,7 @@ def convolutions(
         before = channels
     return nn.Sequential(*layers, *([nn.Conv2d(before, dim, 1)] if before != dim else []))
 
-# %% ../nbs/13_ast.ipynb #a058dc92
+# %% ../nbs/13_ast.ipynb #081de0db
 class AST(nn.Module, PyTorchModelHubMixin):
     """Audio Spectrogram Transformer (Gong, Chung & Glass 2021): pictures (N, n_mels, frames) -> logits (N, n_classes).
 
@@ -280,7 +280,7 @@ class AST(nn.Module, PyTorchModelHubMixin):
         "A saved or published network. Raises `SpecgenError` when there is none, it is of another kind, or it can't be fetched."
         return pretrained(source, n_frames, classes, hub)
 
-# %% ../nbs/13_ast.ipynb #9bb40b3d
+# %% ../nbs/13_ast.ipynb #8962be7c
 def translated(
     theirs: dict[str, torch.Tensor],  # of `ASTForAudioClassification`, as saved
     depth: int,
@@ -366,7 +366,7 @@ def pretrained(source: str | Path, n_frames: int | None, classes: list[str] | No
         raise SpecgenError(f"{folder}: {why}; save it again with `save_pretrained`, or name another folder") from None
     return (adapted(model, n_frames=n_frames, classes=classes) if n_frames or classes else model).eval()
 
-# %% ../nbs/13_ast.ipynb #1fed1009
+# %% ../nbs/13_ast.ipynb #46b28ab7
 def turns(
     energies: torch.Tensor,  # (..., frames)
     n_frames: int,  # at most as many
@@ -378,7 +378,7 @@ def turns(
     index = (starts + torch.arange(n_frames, device=energies.device)) % length
     return energies[..., index].movedim(-2, 0)
 
-# %% ../nbs/13_ast.ipynb #a47c2e8c
+# %% ../nbs/13_ast.ipynb #b4e2ca16
 def mixed_energies(
     energies: torch.Tensor,  # (N, n_mels, frames)
     targets: torch.Tensor,  # (N, n_classes), how much of each class is heard
@@ -393,7 +393,7 @@ def mixed_energies(
     own = (p.square() / (p.square() + (1 - p).square()))[..., None]
     return torch.lerp(energies[other], energies, own), torch.lerp(targets[other], targets, share)
 
-# %% ../nbs/13_ast.ipynb #e901b87b
+# %% ../nbs/13_ast.ipynb #58ec23b1
 def heard(
     energies: torch.Tensor,  # (N, n_mels, frames)
     targets: torch.Tensor,  # (N, n_classes)
@@ -422,7 +422,7 @@ def heard(
         pictures = tilted(pictures, generator, tilt / features.fbank.decibels)
     return masked(pictures, generator, mask) if mask else pictures, targets
 
-# %% ../nbs/13_ast.ipynb #479f350e
+# %% ../nbs/13_ast.ipynb #f52b69a2
 class Clock:
     "Processor seconds since it was last asked."
 
@@ -503,7 +503,7 @@ def fit_ast(
     train(model.to(memory_format=torch.channels_last), (energies, labels), loss, config, folder=folder, validate=check, title="AST", progress=progress)
     return model
 
-# %% ../nbs/13_ast.ipynb #8ec1cf89
+# %% ../nbs/13_ast.ipynb #1065d880
 def fold_split(
     corpus: Corpus,
     fold: int,  # to test on
@@ -626,7 +626,7 @@ def cross_validate(
         temporary.write_bytes(to_png(plot_confusion(matrix, recordings.classes)))
     return Folds(rows, matrix, recordings.classes)
 
-# %% ../nbs/13_ast.ipynb #db135d11
+# %% ../nbs/13_ast.ipynb #f44dac55
 @torch.no_grad()
 def rollout(
     model: AST,
@@ -641,7 +641,7 @@ def rollout(
     answer = total[:, :own] if own else total
     return answer.mean(1)[:, own:].unflatten(1, model.grid_of(*pictures.shape[1:]))
 
-# %% ../nbs/13_ast.ipynb #1efc4622
+# %% ../nbs/13_ast.ipynb #62d78997
 def load_ast(
     source: str | Path = "esc10",  # the name of one that ships, or what `AST.from_pretrained` takes
 ) -> AST:  # in eval mode
