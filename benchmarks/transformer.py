@@ -3,7 +3,7 @@
     python benchmarks/transformer.py --only features --threads 1       # equality and clips a second
     python benchmarks/transformer.py --only folds --folds 1            # reproduces one fold of benchmarks/results/ast_folds.csv
     python benchmarks/transformer.py --only folds --recipe patches
-    python benchmarks/transformer.py --only ablation --folds 1,2        # the hybrid without one thing after the other
+    python benchmarks/transformer.py --only ablation --folds 1         # the hybrid without one thing after the other
     python benchmarks/transformer.py --only ship                       # the best fold's weights in half precision into specgen/weights/ast_esc10
 
 Every training is kept under --out and taken up again from there. Finished folds are entered into the tables under benchmarks/results, in place of older rows
@@ -134,7 +134,7 @@ if __name__ == "__main__":
     parser.add_argument("--folds", type=lambda text: tuple(map(int, text.split(","))), default=(1, 2, 3, 4, 5))
     parser.add_argument("--recipe", default="hybrid", help="hybrid, patches or source")
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--epochs", type=int, default=120, help="of the ablation")
+    parser.add_argument("--epochs", type=int, default=60, help="of the ablation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/ast"), help="where the trainings are kept")

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from .audio import Fbank, Representation, SpecgenError, atomic, read
 from .classifier import claim, masked, rolled, tilted, uniform, warped
-from .corpora import Corpus, load, read_whole, shared_speakers, split
+from .corpora import Corpus, load, named_sounds, read_whole, shared_speakers, split
 from .training import TrainConfig, load_model, train
 
 # %% ../nbs/13_ast.ipynb #08664df7
@@ -597,11 +597,15 @@ def cross_validate(
     """
     from specgen.plot import confusion_matrix, plot_confusion, to_png
 
-    out, at, recordings = Path(out), recipe_at(recipe, preset), load(corpus, root, strict=strict, progress=progress)
+    out, at = Path(out), recipe_at(recipe, preset)
     if not folds or len(set(folds)) < len(folds):
         raise SpecgenError(f"folds {list(folds)}: give at least one, and each only once")
+    if at.get("start"):
+        AST.from_pretrained(at["start"])
+    recordings = load(corpus, root, strict=strict, progress=progress)
     for fold in folds:
-        fold_split(recordings, fold)  # a mistake is said before the folder is claimed
+        fold_split(recordings, fold)
+    # every mistake has been said before the folder is claimed
     claim(out, recordings, at, preset=preset, seed=seed)
     recordings.write_skipped(out / "skipped.csv")
     features, known = Features(**({"fbank": Fbank(window="hann"), "padding": 0.0} if at.get("start") else {}), **at["features"]), []
@@ -651,7 +655,7 @@ def load_ast(
 
 
 def predict_files(
-    files: list[str | Path],
+    files: list[str | Path],  # or folders of them
     model: str | Path | AST = "esc10",  # of `load_ast`, or a network itself
     top: int = 5,  # classes named for each file
     *,
@@ -661,10 +665,10 @@ def predict_files(
     model = model if isinstance(model, AST) else load_ast(model)
     if not (model.features and model.classes):
         raise SpecgenError("this network knows pictures only, not how to read files; train one with `cross_validate`")
-    if not files or top < 1:
-        raise SpecgenError(f"{len(files)} files, {top} classes each: give at least one file, and ask for at least one class")
+    if top < 1:
+        raise SpecgenError(f"{top} classes for each file: ask for at least one")
     rows = []
-    for path in tqdm(files, "listening", disable=not progress):
+    for path in tqdm(named_sounds(files), "listening", disable=not progress):
         energies = model.features.energies(read_whole(path, model.features.fbank.sample_rate)[0])
         probs, best = predict(model, energies[None])[0].topk(min(top, model.n_classes))
         rows.append(dict(file=str(path), classes=[model.classes[k] for k in best.tolist()], probabilities=[round(p, 4) for p in probs.tolist()]))

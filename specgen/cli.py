@@ -257,7 +257,7 @@ def cv(
 
 @ast.command("predict")
 def ast_predict(
-    files: Annotated[list[Path], typer.Argument(help="Recordings.")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.")],
     model: Annotated[str, typer.Option(help="Folder of a trained fold, a published checkpoint, or the name of a model that ships.")] = "esc10",
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each file.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -308,12 +308,9 @@ def main(
 ):
     "The entry point of the `specgen` command: exit code 0 when done, 2 for bad input, 130 for Ctrl-C."
     try:
-        app(argv, standalone_mode=False)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues from here", err=True)
-        sys.exit(130)
+        code = app(argv, standalone_mode=False)  # 130 where typer has caught Ctrl-C itself
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
             error.show()
@@ -324,6 +321,10 @@ def main(
             raise
         typer.echo(f"specgen: {error}", err=True)
         sys.exit(2)
+    if code == 130:
+        typer.echo("stopped; the same command continues from here", err=True)
+    if code:
+        sys.exit(code)
 
 # %% ../nbs/16_cli.ipynb #a560e612
 #| eval: false

@@ -7,11 +7,12 @@ __all__ = ['N_PER_DIGIT', 'WORDS', 'RATE', 'PITCH', 'PITCH_RANGE', 'VOLUME', 'SY
            'SOUNDS', 'NAMES', 'RECIPE_FILE', 'LAYOUTS', 'ACCENTS', 'VARIANTS', 'SPEAKERS', 'HELD_OUT', 'unload',
            'SAMPLES', 'GITHUB', 'ARCHIVES', 'KAGGLE', 'ESC10', 'AUDIOMNIST_TEST', 'Item', 'Skipped', 'Corpus',
            'describe', 'wav_chunks', 'verdict', 'measure_wav', 'ogg_is_whole', 'measure_coded', 'measure', 'read_whole',
-           'Entry', 'listing', 'sounds_in', 'folders_in', 'named_entries', 'audiomnist_entries', 'speaker_facts',
-           'esc50_rows', 'esc50_entries', 'folder_entries', 'recognise', 'measured', 'scan', 'Synthesiser', 'manner',
-           'digits_recipe', 'digits_folder_name', 'make_digits', 'speak_digits', 'recordings_digest', 'cache_folder',
-           'places', 'find', 'Archive', 'unpack', 'download', 'find_digits', 'locate', 'load', 'check_complete',
-           'official_test', 'choose', 'group_test', 'stratified_test', 'split', 'shared_speakers']
+           'Entry', 'listing', 'sounds_in', 'named_sounds', 'folders_in', 'named_entries', 'audiomnist_entries',
+           'speaker_facts', 'esc50_rows', 'esc50_entries', 'folder_entries', 'recognise', 'measured', 'scan',
+           'Synthesiser', 'manner', 'digits_recipe', 'digits_folder_name', 'make_digits', 'speak_digits',
+           'recordings_digest', 'cache_folder', 'places', 'find', 'Archive', 'unpack', 'download', 'find_digits',
+           'locate', 'load', 'check_complete', 'official_test', 'choose', 'group_test', 'stratified_test', 'split',
+           'shared_speakers']
 
 # %% ../nbs/02_corpora.ipynb #f86d95e3
 import _ctypes
@@ -294,6 +295,16 @@ def sounds_in(
 ) -> list[Path]:  # sorted by name
     "The sound files that lie directly in a folder; hidden files and other kinds are not counted."
     return [folder / e.name for e in listing(folder) if os.path.splitext(e.name)[1].lower() in SOUNDS and not e.is_dir()]
+
+
+def named_sounds(
+    files: list[str | Path],  # sound files, or folders of them
+) -> list[Path]:
+    "The files, and those that lie directly in the folders. Raises `SpecgenError` when there are none."
+    paths = [path for file in map(Path, files) for path in (sounds_in(file) if file.is_dir() else [file])]
+    if not paths:
+        raise SpecgenError(f"no recordings in {', '.join(map(str, files)) or 'what was given'}: name at least one sound file")
+    return paths
 
 
 def folders_in(folder: Path) -> list[Path]:

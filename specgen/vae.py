@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from .audio import LogSTFT, Representation, SpecgenError, atomic, istft, read, spectral_convergence, write
 from .autoencoder import ScaledLinear, batched, level_error, quieten
 from .classifier import claim, disturbed, fit_classifier, fixed_pictures, full_scale, predict
-from .corpora import Corpus, load, read_whole, sounds_in, split
+from .corpora import Corpus, load, named_sounds, read_whole, split
 from .evaluation import Judge, diversity, fid, label_accuracy
 from .filtering import trim
 from .flow_matching import check_labels
@@ -569,9 +569,7 @@ def read_pictures(
     files: list[str | Path],  # recordings of any rate and format, or folders of them
 ) -> tuple[list[Path], torch.Tensor]:  # the recordings' paths; pictures (N, rows, frames)
     "Recordings as the model's pictures. Raises `SpecgenError` for a file that is unreadable, silent, or longer than a picture."
-    paths = [path for file in map(Path, files) for path in (sounds_in(file) if file.is_dir() else [file])]
-    if not paths:
-        raise SpecgenError(f"no recordings in {', '.join(map(str, files)) or 'what was given'}: name at least one sound file")
+    paths = named_sounds(files)
     r, n_frames, sounds = model.representation, model.config.shape[1], []
     for path in paths:
         sound = spoken(read_whole(path, r.sample_rate)[0], r.sample_rate)

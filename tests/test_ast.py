@@ -412,7 +412,7 @@ def test_another_run_is_not_overwritten(small_esc, tmp_path):
 def test_a_model_names_files_of_any_length_and_rate(small_esc, tmp_path):
     run(tmp_path / "out", small_esc, preset="small")
     files = [write(tmp_path / f"{k}.wav", tone(300, seconds, rate), rate) for k, (seconds, rate) in enumerate([(0.01, 16000), (0.3, 8000), (3.0, 44100)])]
-    rows = predict_files(files, tmp_path / "out" / "fold1", top=5)
+    rows = predict_files([tmp_path], tmp_path / "out" / "fold1", top=5)
     assert [row["file"] for row in rows] == [str(path) for path in files]
     for row in rows:
         assert len(row["classes"]) == 2 and abs(sum(row["probabilities"]) - 1) < 1e-3 and row["probabilities"] == sorted(row["probabilities"], reverse=True)
@@ -421,10 +421,18 @@ def test_a_model_names_files_of_any_length_and_rate(small_esc, tmp_path):
 
 def test_files_that_cannot_be_named_are_refused(tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "empty").mkdir()
     wordless = AST(2, embed_dim=16, depth=1, num_heads=2, n_frames=64)
     able = AST(2, embed_dim=16, depth=1, num_heads=2, n_frames=64, classes=["a", "b"], features=Features(n_frames=64).to_dict())
-    for files, model, top, word in (([tmp_path / "text.wav"], able, 1, "text.wav"), ([], able, 1, "0 files"), (["a.wav"], able, 0, "at least one class"),
-                                    (["a.wav"], wordless, 1, "cross_validate"), (["a.wav"], tmp_path / "none", 1, "none")):
+    mistakes = (
+        ([tmp_path / "text.wav"], able, 1, "text.wav"),
+        ([], able, 1, "no recordings"),
+        ([tmp_path / "empty"], able, 1, "no recordings"),
+        (["a.wav"], able, 0, "at least one"),
+        (["a.wav"], wordless, 1, "cross_validate"),
+        (["a.wav"], tmp_path / "none", 1, "none"),
+    )
+    for files, model, top, word in mistakes:
         with pytest.raises(SpecgenError, match=word):
             predict_files(files, model, top)
 

@@ -66,3 +66,13 @@ def cut(path: Path) -> Path:
     short = path.with_name(f"cut_{path.name}")
     short.write_bytes(path.read_bytes()[:-100])
     return short
+
+
+def test_a_stop_is_told(capsys, monkeypatch, tmp_path):
+    def stopped(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specgen.ast.cross_validate", stopped)
+    with pytest.raises(SystemExit) as stop:
+        main(["ast", "cv", "--out", str(tmp_path)])
+    assert stop.value.code == 130 and "continues" in capsys.readouterr().err
