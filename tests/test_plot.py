@@ -1,0 +1,114 @@
+"Figures and players at their edges: strange names, other devices and precisions, degenerate spectrograms."
+import numpy as np
+import pytest
+import torch
+from IPython.display import HTML
+
+from specgen.core import SpecgenError
+from specgen.plot import confusion_matrix, figure_png, latent_scatter, player, players, plot_confusion, plot_history, show_specs, show_waveform
+from specgen.spectrogram import LogMel
+
+MELS = LogMel(sample_rate=8000, n_fft=512, hop_length=64, n_mels=40)
+STRANGE = ["$\\frac$", "5$ or 10$", "$x^2$", "a_b^c\\d", "<b>&", b"caf\xe9".decode("utf-8", "surrogateescape"), "\\$"]
+
+
+def shown_texts(figure):
+    "What is drawn: every text of a figure, as matplotlib lays it out, and whether any of it was taken for mathematics."
+    texts = [t for t in figure.findobj(lambda a: hasattr(a, "_preprocess_math")) if t.get_text()]
+    return [t._preprocess_math(t.get_text()) for t in texts]
+
+
+def check_strange(figure):
+    assert figure_png(figure)[:4] == b"\x89PNG"
+    drawn = shown_texts(figure)
+    assert not any(math for _, math in drawn)
+    assert {"$\\frac$", "5$ or 10$", "$x^2$", "a_b^c\\d", "<b>&", "\\$"} <= {text for text, _ in drawn}
+
+
+def test_dollars_in_titles_are_letters():
+    check_strange(show_specs(torch.zeros(len(STRANGE), 4, 5), titles=STRANGE))
+
+
+def test_dollars_in_class_names_are_letters_in_a_confusion_matrix():
+    n = len(STRANGE)
+    check_strange(plot_confusion(confusion_matrix(torch.arange(n), torch.arange(n), n), STRANGE))
+
+
+def test_dollars_in_class_names_are_letters_among_latents():
+    check_strange(latent_scatter(torch.randn(20 * len(STRANGE), 6), torch.arange(len(STRANGE)).repeat(20), STRANGE))
+
+
+def test_dollars_in_legends_and_above_waveforms_are_letters():
+    history = [{"step": i, "loss": 1.0, **{f"val_{name}": 1.0 for name in STRANGE if "_" not in name}} for i in range(3)]
+    figure = plot_history(history)
+    legend = next(ax.get_legend() for ax in figure.axes if ax.get_legend())
+    assert figure_png(figure) and {"5$ or 10$", "$x^2$"} <= {t._preprocess_math(t.get_text())[0] for t in legend.get_texts()}
+    assert all(figure_png(show_waveform(torch.zeros(10), 100, name)) for name in STRANGE)
+
+
+def test_players_escape_their_titles_and_are_utf8():
+    text = players([torch.zeros(10)] * len(STRANGE), 8000, STRANGE).data
+    assert "&lt;b&gt;&amp;" in text and "<b>" not in text and "caf?" in text
+    text.encode("utf-8")
+    with pytest.raises(ValueError):
+        players([torch.zeros(10)] * 2, 8000, ["one"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_any_precision_is_drawn(dtype):
+    specs = torch.arange(40.0).reshape(2, 4, 5).to(dtype).requires_grad_()
+    figure = show_specs(specs, representation=MELS)
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_array_equal(drawn, np.arange(20.0).reshape(4, 5))
+    show_waveform(torch.ones(8, dtype=dtype), 8000)
+    pcm = np.frombuffer(player(torch.full((100,), 0.5, dtype=dtype), 8000).data[44:], dtype=np.int16)
+    assert abs(int(pcm.max()) - 16384) <= 1
+    latent_scatter(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)).to(dtype), torch.arange(12) % 2)
+
+
+class Elsewhere:
+    "Frequencies and times of a representation whose tensors are not NumPy's: they carry gradients, as a learnt one's would."
+
+    frequencies = torch.linspace(0, 4000, 4, requires_grad=True)
+
+    @staticmethod
+    def frame_times(n):
+        return torch.arange(n, dtype=torch.float32, requires_grad=True)
+
+
+def test_a_representation_may_live_anywhere():
+    assert figure_png(show_specs(torch.zeros(4, 5), representation=Elsewhere()))
+
+
+def test_confusion_counts_are_known():
+    matrix = confusion_matrix([0, 0, 1, 2], [0, 1, 1, 0], 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    figure = plot_confusion(matrix, "abc")
+    assert sorted(t.get_text() for t in figure.axes[0].texts) == ["1"] * 4
+    assert not plot_confusion(torch.eye(25), range(25)).axes[0].texts
+    assert figure_png(plot_confusion(torch.zeros(2, 2), "ab"))  # a class without clips
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (4, 1)])
+def test_degenerate_spectrograms_are_drawn(shape):
+    assert figure_png(show_specs(torch.zeros(shape)[None], representation=MELS))
+    assert figure_png(show_specs(torch.full(shape, float("nan"))))
+
+
+def test_what_is_no_spectrogram_is_refused():
+    for bad in ([], torch.zeros(5), torch.zeros(0, 4, 4), [torch.zeros(2, 3, 4)], torch.zeros(2, 0, 3)):
+        with pytest.raises(SpecgenError, match="no spectrograms"):
+            show_specs(bad)
+
+
+def test_a_missing_history_is_told(tmp_path):
+    with pytest.raises(SpecgenError, match="no such history"):
+        plot_history(tmp_path / "history.csv")
+    (tmp_path / "history.csv").write_text("step,loss,val_accuracy\n1,2.5,\n2,2.0,0.5\n")
+    lines = [line.get_xydata().tolist() for ax in plot_history(tmp_path / "history.csv").axes for line in ax.lines]
+    assert [[1.0, 2.5], [2.0, 2.0]] in lines and [[2.0, 0.5]] in lines
+
+
+def test_a_titled_player_holds_a_wav():
+    html = player(torch.zeros(10), 8000, "a")
+    assert isinstance(html, HTML) and "audio/wav" in html.data
