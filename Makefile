@@ -1,8 +1,9 @@
-# make run    the digits road on the embedded corpus, ending with the path of its report page
-# make test   everything that CI checks
-# make lab    the notebooks in JupyterLab
-# make book   run every notebook, slow cells too, and keep the outputs
-# make readme README.md from nbs/index.ipynb
+# make run     the digits pipeline on the embedded dataset, ending with the path of its report page
+# make test    everything that CI checks: lint, every notebook's fast cells, the tests; a line as each finishes
+# make lab     the notebooks in JupyterLab
+# make book    run every notebook, slow cells too, and keep the outputs
+# make readme  README.md from nbs/index.ipynb
+# make figures the longest module, definition and cell; the public names; what imports what
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -11,17 +12,19 @@ READY := .venv/ready
 OUT ?= runs/digits
 README_DIR ?= .
 
-.PHONY: run test lab book readme
+.PHONY: run test lab book readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
-	$(BIN)/specgen run --corpus digits --preset small --out $(OUT)
+	$(BIN)/specgen run --dataset digits --preset small --out $(OUT)
 
-# Two notebooks at a time with one thread each: torch processes that share cores with more threads slow one another down many times over.
 test: $(READY)
 	$(BIN)/ruff check specgen tests benchmarks setup.py
-	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --timing
-	OMP_NUM_THREADS=2 MPLBACKEND=agg $(BIN)/python -m pytest -q tests
+	$(BIN)/ruff check --select F821 nbs
+	$(BIN)/python tests/run.py
+
+figures: $(READY)
+	$(BIN)/python tests/figures.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs

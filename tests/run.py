@@ -1,0 +1,51 @@
+"""Everything that has to run: each notebook's fast cells and each file of tests, two at a time with one thread each, a line as each finishes.
+
+`python tests/run.py` runs all; further words pick the jobs whose names hold one of them. Torch processes that share cores with more threads slow one
+another down many times over: hence one thread each.
+"""
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WORKERS = 2
+BIN = Path(sys.executable).parent
+LONG = ("test_pipeline", "test_generators", "test_gan", "test_vae", "26_", "19_", "18_", "test_classifier", "22_")  # the long ones first
+
+
+def jobs() -> dict[str, list]:
+    "A command for every notebook and every file of tests."
+    found = {path.name: [BIN / "nbdev_test", "--path", path, "--n_workers", "0"] for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
+    found |= {path.name: [sys.executable, "-m", "pytest", "-q", path] for path in sorted((ROOT / "tests").glob("test_*.py"))}
+    return dict(sorted(found.items(), key=lambda job: next((k for k, start in enumerate(LONG) if job[0].startswith(start)), len(LONG))))
+
+
+def run(name: str, command: list) -> tuple[str, float, subprocess.CompletedProcess]:
+    "Run one job with one thread; what it printed comes along."
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return name, time.perf_counter() - start, done
+
+
+def main(words: list[str]):
+    start, failed = time.perf_counter(), []
+    picked = {name: command for name, command in jobs().items() if not words or any(word in name for word in words)}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for k, future in enumerate(as_completed(pool.submit(run, *job) for job in picked.items()), 1):
+            name, seconds, done = future.result()
+            bad = done.returncode != 0
+            tail = done.stdout.strip().splitlines()[-1:] if name.endswith(".py") else []
+            print(f"[{k}/{len(picked)}] {name:32s} {seconds:5.0f} s  {'FAILED' if bad else 'passed'}  {' '.join(tail)}", flush=True)
+            if bad:
+                failed.append(name)
+                print(done.stdout, flush=True)
+    print(f"{len(picked)} jobs in {time.perf_counter() - start:.0f} s; failed: {', '.join(failed) or 'none'}")
+    sys.exit(bool(failed) or not picked)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
