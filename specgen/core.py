@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['SpecgenError', 'choose', 'atomic', 'sweep', 'safe_name', 'read_json', 'write_json', 'write_table', 'read_table',
-           'derive_seeds', 'seeded', 'main_process', 'wait_for_everyone', 'default_device', 'code_digest', 'RunFolder']
+           'derive_seeds', 'global_generators', 'seeded', 'main_process', 'wait_for_everyone', 'default_device',
+           'code_digest', 'RunFolder']
 
-# %% ../nbs/00_core.ipynb #4420dfe9
+# %% ../nbs/00_core.ipynb #71bc8c13
 import ast
 import csv
-import hashlib
 import inspect
 import json
 import os
 import re
 import shutil
+import signal
 import textwrap
 import threading
 import time
@@ -24,11 +25,11 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-# %% ../nbs/00_core.ipynb #65574814
+# %% ../nbs/00_core.ipynb #9cce2d89
 class SpecgenError(ValueError):
     "Bad input: the message names the thing, what is wrong with it and what to do."
 
-# %% ../nbs/00_core.ipynb #a454ab09
+# %% ../nbs/00_core.ipynb #c39ae468
 def choose(
     what: str,  # what the name stands for, such as 'preset'
     name: str,  # the name asked for
@@ -39,7 +40,7 @@ def choose(
         raise SpecgenError(f"{what} '{name}': unknown; choose one of {', '.join(map(str, choices))}")
     return choices[name]
 
-# %% ../nbs/00_core.ipynb #2b10a415
+# %% ../nbs/00_core.ipynb #a5b84eb7
 @contextmanager
 def atomic(
     path: str | Path,  # where the finished file or folder shall stand
@@ -57,7 +58,7 @@ def atomic(
         else:
             temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #a8c31527
+# %% ../nbs/00_core.ipynb #43ec3523
 def sweep(
     folder: str | Path,
     older: float = 0.0,  # seconds; younger leftovers stay
@@ -67,7 +68,7 @@ def sweep(
         if re.fullmatch(r"\..+-[0-9a-f]{8}(\.\w+)?", path.name) and time.time() - path.lstat().st_mtime >= older:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #97fcef33
+# %% ../nbs/00_core.ipynb #3a4cfd8b
 def safe_name(
     text: str,  # a class name, a label: anything
 ) -> str:  # a file name: letters, digits, '-', '_', '.' inside; at most 80 characters; never a path
@@ -76,7 +77,7 @@ def safe_name(
     clean = re.sub(r"[^\w.-]+", "_", text).strip("._")[:60]
     return clean if clean == text else f"{clean or 'name'}-{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
-# %% ../nbs/00_core.ipynb #9c101367
+# %% ../nbs/00_core.ipynb #027f6994
 def read_json(path: str | Path) -> dict:
     "A JSON file's content. Raises `SpecgenError` when it is missing or damaged."
     try:
@@ -93,7 +94,7 @@ def write_json(path: str | Path, content) -> Path:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return Path(path)
 
-# %% ../nbs/00_core.ipynb #d5c6dbfa
+# %% ../nbs/00_core.ipynb #b91b7e50
 def write_table(
     path: str | Path,
     rows: list[dict],
@@ -116,54 +117,193 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     except (OSError, csv.Error) as error:
         raise SpecgenError(f"{path}: cannot be read as a table ({error}); check the path") from None
 
-# %% ../nbs/00_core.ipynb #624ec70e
+# %% ../nbs/00_core.ipynb #3f79b0a8
+def append_row(path: Path, row: dict):
+    "Add a row to a table; a new column first widens it."
+    columns = []
+    if path.exists():
+        with open(path, newline="") as file:
+            columns = next(csv.reader(file), [])
+    if new := [name for name in row if name not in columns]:
+        columns += new
+        write_table(path, read_table(path) if path.exists() else [], columns)
+    with open(path, "a", newline="") as file:
+        csv.DictWriter(file, columns).writerow(row)
+
+
+def read_rows(path: Path, n: int, write: bool) -> list[dict]:
+    "The first n rows of a table; what was written after them is taken away if `write`. Raises `SpecgenError` when there are fewer."
+    table = read_table(path) if path.exists() else []
+    if len(table) < n:
+        raise SpecgenError(f"{path}: has {len(table)} rows where its checkpoint counts {n}: delete the folder to train anew")
+    if write and n == 0:
+        path.unlink(missing_ok=True)
+    elif write:
+        write_table(path, table[:n])
+    return [{k: int(v) if k == "step" else float(v) for k, v in row.items() if v} for row in table[:n]]
+
+# %% ../nbs/00_core.ipynb #0e2ae4b6
+@contextmanager
+def held_signals(numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[list[int]]:
+    "Within, the first Ctrl-C or SIGTERM is only noted in the list that is yielded."
+    caught, before = [], {}
+
+    def note(number, frame):
+        caught.append(number)
+        release()
+
+    def release():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in numbers}
+        before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        release()
+
+# %% ../nbs/00_core.ipynb #fb3ef503
 def derive_seeds(*key: int | str) -> list[int]:
-    "Two unrelated 63-bit seeds for a key of numbers: halves of its hash."
+    "Two unrelated 64-bit seeds for a key of numbers: halves of its hash."
     digest = sha256(repr(key).encode()).digest()
-    return [int.from_bytes(digest[i : i + 8], "little") >> 1 for i in (0, 8)]
+    return [int.from_bytes(digest[i : i + 8], "little") for i in (0, 8)]
 
 
 _RANDOM = threading.RLock()
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within, torch's global CPU generator starts from this seed; afterwards it is as it was.
-
-    One thread at a time, so that two trainings in two threads don't disturb one another. The states of GPUs are left alone.
-    """
+def global_generators(device) -> list:
+    "torch's global generators that draw for a device: the CPU's, and the device's own."
     import torch
 
+    device, found = torch.device(device), [torch.default_generator]
+    if device.type == "cuda":
+        torch.cuda.init()
+        found.append(torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index])
+    elif device.type == "mps":
+        found.append(torch.mps._get_default_mps_generator())
+    return found
+
+
+@contextmanager
+def seeded(
+    seed: int,
+    device="cpu",  # its own generator is seeded too; those of other devices are left alone
+) -> Iterator[None]:
+    """Within, torch's global generators of the CPU and one device start from this seed; afterwards they are as they were.
+
+    One thread at a time, so that two trainings in two threads don't disturb one another.
+    """
     with _RANDOM:
-        before = torch.default_generator.get_state()
-        torch.default_generator.manual_seed(seed)
+        generators = global_generators(device)
+        before = [g.get_state() for g in generators]
+        for g in generators:
+            g.manual_seed(seed)
         try:
             yield
         finally:
-            torch.default_generator.set_state(before)
+            for g, state in zip(generators, before, strict=True):
+                g.set_state(state)
 
-# %% ../nbs/00_core.ipynb #79d85d32
+# %% ../nbs/00_core.ipynb #f9db803b
 def main_process() -> bool:
     "Whether this process is the one that writes files and shows progress."
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
+    return process_state().is_main_process
 
 
 def wait_for_everyone():
     "Hold until every process has come here."
+    process_state().wait_for_everyone()
+
+
+def default_device(
+    device=None,  # a `torch.device` or its name; None = a GPU if there is one, in every process its own
+):
+    "The `torch.device` to compute on. Raises `SpecgenError` for one that this machine, or this process, does not have."
+    import torch
+
+    state = process_state()
+    if device is None:
+        return state.device
+    try:
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        raise SpecgenError(f"device '{device}': this machine has none; give 'cpu', or leave it to be chosen") from None
+    if state.num_processes > 1 and found.type != state.device.type:
+        raise SpecgenError(f"device '{device}': the processes were started on '{state.device.type}'; leave the device to them")
+    return state.device if state.num_processes > 1 else found
+
+# %% ../nbs/00_core.ipynb #fd340dda
+def process_state():
+    "accelerate's view of the devices and processes; without a GPU it must be told so, or it never looks for other processes."
+    import torch
     from accelerate import PartialState
 
-    PartialState().wait_for_everyone()
+    return PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
 
 
-def default_device():
-    "The `torch.device` that this process computes on unless it is told another."
-    from accelerate import PartialState
+def on_main(function: Callable, *args):
+    """Call a function on the main process alone: its result there, None elsewhere.
 
-    return PartialState().device
+    An error there ends the other processes too, with `SpecgenError`, so that none waits for ever.
+    """
+    state = process_state()
+    if state.num_processes == 1:
+        return function(*args)
+    from accelerate.utils import broadcast_object_list
 
-# %% ../nbs/00_core.ipynb #7d1c83b0
+    result = error = None
+    if state.is_main_process:
+        try:
+            result = function(*args)
+        except BaseException as raised:
+            error = raised
+    said = broadcast_object_list([error and f"{type(error).__name__}: {error}"])[0]
+    if error is not None:
+        raise error
+    if said:
+        raise SpecgenError(f"the main process stopped: {said}")
+    return result
+
+# %% ../nbs/00_core.ipynb #8980fffd
+def tensor_bytes(tensor):
+    "A tensor's numbers as they lie in memory, of any type: a NumPy array of bytes."
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()
+
+
+def fingerprint(
+    content,  # fit for JSON, with tensors, arrays, bytes and paths inside
+) -> str:  # 16 hexadecimal digits
+    "A digest of the content, to the last bit; the order of a dict's keys doesn't count."
+    digest = sha256()
+
+    def add(x):
+        if isinstance(x, dict):
+            digest.update(b"{")
+            for key in sorted(x, key=str):
+                add(str(key))
+                add(x[key])
+        elif isinstance(x, (list, tuple)):
+            digest.update(b"[%d" % len(x))
+            for part in x:
+                add(part)
+        elif hasattr(x, "detach") or hasattr(x, "__array__"):
+            digest.update(f"{tuple(x.shape)} {x.dtype}".encode())
+            digest.update(tensor_bytes(x) if hasattr(x, "detach") else x.tobytes())
+        else:
+            digest.update(repr(x).encode("utf-8", "surrogatepass"))
+
+    add(content)
+    return digest.hexdigest()[:16]
+
+# %% ../nbs/00_core.ipynb #9ad581f7
 def code_digest(*objects) -> str:
     "A digest of the code of functions and classes: comments, docstrings and layout don't count."
     digest = sha256()
@@ -176,7 +316,7 @@ def code_digest(*objects) -> str:
         digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #ce10ba30
+# %% ../nbs/00_core.ipynb #876175dc
 class RunFolder:
     """A folder in which one run leaves its results, stage by stage; a run that was stopped continues there.
 
