@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Representation', 'LogSTFT', 'mel_filterbank', 'mel_to_stft', 'LogMel', 'Fbank', 'HiFiGANMel', 'SpectrogramLayer',
-           'rmse_db']
+           'rmse_db', 'mel_loss', 'stft_loss']
 
 # %% ../nbs/04_spectrogram.ipynb #d1b97a88
 import math
@@ -370,3 +370,38 @@ def check_same_representation(given: Representation, own: Representation):
     if names:
         told = [", ".join(f"{name} {side.get(name)}" for name in names) for side in (theirs, mine)]
         raise SpecgenError(f"spectrograms with {told[0]} for a model trained on {told[1]}: encode anew with its `representation`, or use another model")
+
+# %% ../nbs/04_spectrogram.ipynb #2ca4abaa
+LEAST = 1e-4  # magnitudes below are all the same
+
+
+def log_mels(waveform: torch.Tensor, representation: LogMel) -> torch.Tensor:
+    "Natural-log mels, not normalised, in full precision whatever the surroundings compute in."
+    with torch.autocast(waveform.device.type, enabled=False):
+        return representation.to_log(representation.magnitude(waveform.float()))
+
+
+def magnitude_distance(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    "Of magnitudes, all above zero: the logarithms' mean absolute difference plus spectral convergence."
+    return F.l1_loss(made.log(), real.log()) + torch.linalg.vector_norm(made - real) / torch.linalg.vector_norm(real)
+
+# %% ../nbs/04_spectrogram.ipynb #55a300fb
+def mel_loss(
+    sound: torch.Tensor,  # recorded, (..., samples)
+    made: torch.Tensor,  # generated, the same shape
+    representation: LogMel,  # the mels; all frequencies up to half the sample rate are compared
+) -> torch.Tensor:  # (), differentiable
+    "Mean absolute difference of the natural-log mels."
+    full = replace(representation, f_max=None)  # also those that a vocoder is not told
+    return F.l1_loss(log_mels(made, full), log_mels(sound, full))
+
+
+def stft_loss(
+    sound: torch.Tensor,  # recorded, (..., samples)
+    made: torch.Tensor,  # generated, the same shape
+    sizes: tuple[int, ...] = (64, 128, 256, 512, 1024),  # of the windows, samples; hops are a quarter
+) -> torch.Tensor:  # (), differentiable
+    "Log magnitudes' mean absolute difference plus spectral convergence, mean over window sizes (Yamamoto et al. 2020)."
+    with torch.autocast(sound.device.type, enabled=False):
+        pairs = [[stft(x.float(), n_fft=n, hop_length=n // 4).abs().clamp(min=LEAST) for x in (sound, made)] for n in sizes]
+        return sum(magnitude_distance(*pair) for pair in pairs) / len(pairs)
