@@ -20,11 +20,10 @@ import numpy as np
 import pooch
 import torch
 from fastcore.basics import patch
-from tqdm.auto import tqdm
 
-from specgen.audio import read_audio
 from specgen.core import SpecgenError, atomic, write_table
-from specgen.recordings import LAYOUTS, Recording, Skipped, cache_folder, check_files, detect_layout, folders_in, layout_entries, sounds_in
+from specgen.recordings import LAYOUTS, STORED, Recording, Skipped, cache_folder, check_files, decode_all, detect_layout, folders_in
+from specgen.recordings import layout_entries, sounds_in, store_waveforms, stored_waveforms, waveforms_file
 from specgen.synthetic_digits import DIGITS_FILE, HELD_OUT, N_PER_DIGIT, WORDS, digits_config, digits_folder_name, folder_sha256, make_digits
 
 # %% ../nbs/07_datasets.ipynb #dd198655
@@ -37,6 +36,8 @@ class AudioDataset:
     recordings: list[Recording]
     classes: list[str]  # sorted; a subset keeps those of the whole
     skipped: list[Skipped] = field(default_factory=list)
+    whole: "AudioDataset | None" = field(default=None, repr=False, compare=False)  # of a subset: what it was taken from
+    contents: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)  # of files that were just read, by digest
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -47,7 +48,7 @@ class AudioDataset:
     def __iter__(self) -> Iterator[Recording]:
         return iter(self.recordings)
 
-# %% ../nbs/07_datasets.ipynb #3d9e936d
+# %% ../nbs/07_datasets.ipynb #ce9c2a11
 @patch(as_prop=True)
 def labels(self: AudioDataset) -> torch.Tensor:
     "(N,) indices into `classes`."
@@ -70,9 +71,9 @@ def domain(self: AudioDataset) -> str:
 @patch
 def subset(self: AudioDataset, indices: Iterable[int]) -> AudioDataset:
     "The dataset of these recordings alone, in this order."
-    return replace(self, recordings=[self.recordings[int(i)] for i in indices])
+    return replace(self, recordings=[self.recordings[int(i)] for i in indices], whole=self.whole or self)
 
-# %% ../nbs/07_datasets.ipynb #5668b526
+# %% ../nbs/07_datasets.ipynb #bee17192
 LONG = 2.0  # seconds; from here on a recording is a sound rather than a word
 
 
@@ -98,15 +99,25 @@ def digest(self: AudioDataset) -> str:
         digest.update(repr(line).encode())
     return digest.hexdigest()
 
-# %% ../nbs/07_datasets.ipynb #7d8b1aff
+# %% ../nbs/07_datasets.ipynb #178fb44d
 @patch
 def waveforms(
     self: AudioDataset,
     sample_rate: int,  # hertz
     progress: bool = False,
 ) -> list[torch.Tensor]:  # N mono waveforms, each (samples,) float32
-    "Read every recording, resampled to one rate."
-    return [read_audio(r.path, sample_rate)[0] for r in tqdm(self.recordings, f"reading {self.name}", disable=not progress)]
+    """Every recording, resampled to one rate. A whole dataset of up to 1 GiB is kept in the cache and decoded once.
+
+    Raises `SpecgenError` when a file has changed since the dataset was loaded.
+    """
+    whole, digests = self.whole or self, [r.digest for r in self]
+    path = waveforms_file(whole.digest(), sample_rate)
+    if (kept := stored_waveforms(path, digests)) is not None:
+        return kept
+    waveforms = decode_all(self.recordings, sample_rate, self.contents, f"reading {self.name}", progress)
+    if whole is self and all(digests) and 4 * sum(map(len, waveforms)) <= STORED:
+        store_waveforms(path, digests, waveforms)
+    return waveforms
 
 
 @patch
@@ -141,9 +152,10 @@ def scan(
 ) -> AudioDataset:
     "Check every file of a dataset. Raises `SpecgenError` when none can be used."
     entries, recordings, skipped = layout_entries(name, base, top or base), [], []
-    checked = iter(check_files([e.path for e in entries if not e.problem], f"checking {name}", progress))
+    checked, contents = check_files([e.path for e in entries if not e.problem], f"checking {name}", progress)
+    answers = iter(checked)
     for entry in entries:
-        problem, *facts, digest = (entry.problem, "") if entry.problem else next(checked)
+        problem, *facts, digest = (entry.problem, "") if entry.problem else next(answers)
         if not problem:
             recordings.append(Recording(*entry[:5], *facts, entry.part, digest))
         elif strict:
@@ -155,7 +167,7 @@ def scan(
         if skipped:
             why = f"none of {len(skipped)} sound files can be used, the first ({skipped[0].path.name}): {skipped[0].reason}"
         raise SpecgenError(f"{base}: {why}; give a folder with one folder of recordings for each class")
-    return AudioDataset(name, base, recordings, sorted({r.label for r in recordings}), skipped)
+    return AudioDataset(name, base, recordings, sorted({r.label for r in recordings}), skipped, contents=contents)
 
 # %% ../nbs/07_datasets.ipynb #0c098f92
 def places(
@@ -168,7 +180,7 @@ def places(
     first = {"SPECGEN_DATA": Path(data).expanduser()} if data else {}
     return first | {"Kaggle's input": Path("/kaggle/input"), "the cache": cache_folder()}
 
-# %% ../nbs/07_datasets.ipynb #d8d6fd0f
+# %% ../nbs/07_datasets.ipynb #326c8b42
 def find_dataset(
     name: str,  # which dataset
     place: Path,
@@ -239,7 +251,7 @@ def unpack(
             raise SpecgenError(f"{folder}: cannot be written ({error.strerror}); set SPECGEN_CACHE to a folder that can") from None
     return Path(folder)
 
-# %% ../nbs/07_datasets.ipynb #3a37e1a8
+# %% ../nbs/07_datasets.ipynb #c02feabc
 KAGGLE = {"audiomnist": "sripaadsrinivasan/audio-mnist"}  # Kaggle's copy of AudioMNIST; Kaggle publishes no checksum
 
 
@@ -300,7 +312,7 @@ def locate(name: str, root: str | Path | None = None, progress: bool = False) ->
     where = "put it into one of these, name its folder with root=, or set SPECGEN_DATA to the folder that holds it"
     raise SpecgenError(f"dataset '{name}': not found; looked in {', '.join(tried)}; {where}")
 
-# %% ../nbs/07_datasets.ipynb #b13f62a6
+# %% ../nbs/07_datasets.ipynb #13af1a4e
 ESC10 = frozenset("chainsaw clock_tick crackling_fire crying_baby dog helicopter rain rooster sea_waves sneezing".split())  # of ESC-50
 
 
@@ -344,7 +356,7 @@ def load_recordings(
     kind, base = detect_layout(folder) or ("folder", folder)
     return scan(kind, base, folder, **how)
 
-# %% ../nbs/07_datasets.ipynb #25a01304
+# %% ../nbs/07_datasets.ipynb #6d5ebc37
 def find_files(
     files: list[str | Path],  # sound files, or folders of them
 ) -> list[Path]:
@@ -373,7 +385,7 @@ def official_test(dataset: AudioDataset) -> list[bool] | None:
         return [r.part == held for r in dataset]
     return [OFFICIAL[dataset.name](r) for r in dataset] if dataset.name in OFFICIAL else None
 
-# %% ../nbs/07_datasets.ipynb #ab998c24
+# %% ../nbs/07_datasets.ipynb #2bdeddb9
 def random_share(names: list, fraction: float, seed: int) -> set:
     "A share of these names, at least one."
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -429,7 +441,7 @@ def split(
         raise SpecgenError(f"dataset '{self.name}': a split by '{by}' leaves {left}; split otherwise, as by 'stratified'")
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
 
-# %% ../nbs/07_datasets.ipynb #44aaf16f
+# %% ../nbs/07_datasets.ipynb #f69e79b4
 def check_split(by: str, test, fraction: float):
     "Raises `SpecgenError` for a split that can't be meant."
     if by not in ("official", "speaker", "fold", "stratified"):
@@ -439,7 +451,7 @@ def check_split(by: str, test, fraction: float):
     if not 0 < fraction < 1:
         raise SpecgenError(f"fraction {fraction}: must lie between 0 and 1, as 0.1")
 
-# %% ../nbs/07_datasets.ipynb #e941b7ac
+# %% ../nbs/07_datasets.ipynb #4bbb1f5f
 def shared_speakers(
     dataset: AudioDataset,
     train: torch.Tensor,  # indices

@@ -5,22 +5,33 @@
 # %% auto #0
 __all__ = ['Recording', 'Skipped', 'speaker_facts', 'detect_layout', 'cache_folder']
 
-# %% ../nbs/06_recordings.ipynb #0be25f82
+# %% ../nbs/06_recordings.ipynb #f1f56414
 import csv
+import hashlib
+import inspect
 import json
 import os
 import re
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import lru_cache
+from io import BytesIO
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
 import pooch
+import soundfile
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from specgen.audio import SOUND_SUFFIXES, check_audio
-from specgen.core import SpecgenError
+from specgen.audio import SOUND_SUFFIXES, check_audio, read_audio, resample
+from specgen.core import SpecgenError, atomic
 
 # %% ../nbs/06_recordings.ipynb #8e5313ce
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
     return [folder / e.name for e in listing(folder) if e.is_dir()]
 
-# %% ../nbs/06_recordings.ipynb #543c1a2b
+# %% ../nbs/06_recordings.ipynb #424e9b2a
 UNREADABLE = frozenset(".m4a .aac .wma .amr .ape .3gp .webm".split())  # sounds that libsndfile cannot read
 
 
@@ -91,7 +102,7 @@ def sounds_below(folder: Path) -> list[Path]:
     "Every sound file in a folder and below it, also those of kinds that cannot be read."
     return [path for here in folders_below(folder) for path in sounds_in(here, SOUND_SUFFIXES | UNREADABLE)]
 
-# %% ../nbs/06_recordings.ipynb #a5c9f641
+# %% ../nbs/06_recordings.ipynb #1eb04bc7
 class Entry(NamedTuple):
     "A file of a dataset before it is checked."
 
@@ -178,7 +189,7 @@ def class_entries(folder: Path) -> list[Entry]:
         entries += [Entry(path, label) for here in folders_below(sub, folder) for path in sounds_in(here)]
     return entries
 
-# %% ../nbs/06_recordings.ipynb #a4db1628
+# %% ../nbs/06_recordings.ipynb #199b0eca
 PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
 PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 
@@ -224,7 +235,7 @@ def layout_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
         if any(re.fullmatch(rf"\d_{sub.name}_\d+", path.stem) for sub in speakers for path in sounds_in(sub)):
             yield "audiomnist", base
 
-# %% ../nbs/06_recordings.ipynb #646f7685
+# %% ../nbs/06_recordings.ipynb #a58dd2ef
 def detect_layout(
     folder: str | Path,
 ) -> tuple[str, Path] | None:  # name of the dataset and the folder its layout starts from; None when it is none of them
@@ -236,7 +247,7 @@ def detect_layout(
             return name, base
     return None
 
-# %% ../nbs/06_recordings.ipynb #13c2738e
+# %% ../nbs/06_recordings.ipynb #449406f7
 def layout_entries(
     name: str,  # which layout
     base: Path,  # where it starts
@@ -254,27 +265,190 @@ def layout_entries(
             entries.append(Entry(path, problem=STRAY if name == "folder" else f"lies outside of {name}'s layout"))
     return entries
 
-# %% ../nbs/06_recordings.ipynb #bc58bb94
+# %% ../nbs/06_recordings.ipynb #a052d51a
 def cache_folder() -> Path:
-    "Where specgen keeps what it downloads or makes: `SPECGEN_CACHE`, or the system's place for caches."
+    "Where specgen keeps what it downloads, makes or has found out: `SPECGEN_CACHE`, or the system's place for caches."
     return Path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen")).expanduser()
 
-# %% ../nbs/06_recordings.ipynb #6c806f77
+# %% ../nbs/06_recordings.ipynb #c308751c
 class Checked(NamedTuple):
     "What is known of a file."
 
     problem: str | None = None  # why it cannot be used
     duration: float = 0.0  # seconds
     sample_rate: int = 0  # hertz
-    digest: str = ""  # SHA-256 of the file
+    digest: str = ""  # SHA-256 of the file, when it can be used
 
 
-def check_file(path: Path) -> Checked:
-    "Read a file and say what is in it."
-    answer = check_audio(path)
-    return Checked(answer) if isinstance(answer, str) else Checked(None, *answer, sha256(path.read_bytes()).hexdigest())
+@lru_cache
+def check_version() -> str:
+    "Another one when the rules by which files are checked and read have changed."
+    code = Path(inspect.getfile(check_audio)).read_bytes()
+    return hashlib.sha256(code + soundfile.__libsndfile_version__.encode()).hexdigest()[:12]
 
 
-def check_files(paths: list[Path], title: str, progress: bool = False) -> list[Checked]:
-    "One answer for each file."
-    return [check_file(path) for path in tqdm(paths, title, disable=not progress)]
+def stamp(path: Path) -> tuple[str, float]:
+    "What changes with a file's content, and when it last did, seconds. Raises `OSError`."
+    found = os.stat(path)
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {check_version()}", found.st_mtime
+
+# %% ../nbs/06_recordings.ipynb #2268e9e2
+TABLE = "CREATE TABLE IF NOT EXISTS checked (path BLOB PRIMARY KEY, stamp TEXT, day INTEGER, problem TEXT, duration REAL, sample_rate INTEGER, digest TEXT)"
+
+
+def open_table() -> sqlite3.Connection:
+    "The table of checked files in the cache. Raises `OSError` or `sqlite3.Error` where there can be none."
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    table = sqlite3.connect(cache_folder() / "recordings.sqlite", timeout=5)
+    table.execute(TABLE)
+    return table
+
+
+def recall(stamps: dict[Path, str]) -> dict[Path, Checked]:
+    "What is known of files that are unchanged since."
+    found, query = {}, "SELECT problem, duration, sample_rate, digest FROM checked WHERE path = ? AND stamp = ?"
+    try:
+        with closing(open_table()) as table:
+            for path, text in stamps.items():
+                if row := table.execute(query, (os.fsencode(os.path.abspath(path)), text)).fetchone():
+                    found[path] = Checked(*row)
+    except (OSError, sqlite3.Error):
+        pass
+    return found
+
+
+def remember(stamps: dict[Path, str], checked: dict[Path, Checked]) -> None:
+    "Keep what was found out."
+    day = int(time.time() // 86400)
+    rows = [(os.fsencode(os.path.abspath(path)), stamps[path], day, *answer) for path, answer in checked.items()]
+    try:
+        with closing(open_table()) as table, table:
+            table.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            table.execute("DELETE FROM checked WHERE day < ?", (day - 180,))
+    except (OSError, sqlite3.Error):
+        pass
+
+# %% ../nbs/06_recordings.ipynb #a4ffd030
+LARGE = 1 << 26  # bytes; larger files are never held in memory as a whole
+KEPT = 1 << 28  # bytes of files that are held until their sound is wanted
+
+
+def in_parallel(function: Callable, inputs: list, title: str, progress: bool, threads: bool = True) -> Iterator:
+    "function(x) for each of the inputs, in order, on all cores."
+    if not threads:
+        yield from map(function, tqdm(inputs, title, disable=not progress))
+        return
+    with ThreadPool(os.cpu_count()) as pool:
+        yield from tqdm(pool.imap(function, inputs, chunksize=4), title, total=len(inputs), disable=not progress)
+
+
+def check_file(path: Path) -> tuple[Checked, bytes | None]:
+    "What is in a file, and its bytes unless it is large or cannot be opened."
+    try:
+        raw = path.read_bytes() if os.stat(path).st_size <= LARGE else None
+        answer = check_audio(path)
+        if isinstance(answer, str):
+            return Checked(answer), raw
+        return Checked(None, *answer, digest_of(path, raw)), raw
+    except OSError as error:
+        return Checked(f"cannot be opened ({error.strerror})"), None
+
+
+def digest_of(path: Path, raw: bytes | None) -> str:
+    "SHA-256 of a file, from its bytes where they are at hand."
+    if raw is not None:
+        return hashlib.sha256(raw).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+# %% ../nbs/06_recordings.ipynb #4f12999e
+def check_files(
+    paths: list[Path],
+    title: str,
+    progress: bool = False,
+) -> tuple[list[Checked], dict[str, bytes]]:  # one for each file; content of files that were read now, by digest
+    "Look every file up in the table of those checked before, or read it."
+    stamps, now = {}, time.time()
+    for path in paths:
+        try:
+            stamps[path] = stamp(path)
+        except OSError:  # a broken link; `check_file` says so
+            continue
+    known = recall({path: text for path, (text, _) in stamps.items()})
+    unknown, new, contents, held = [path for path in dict.fromkeys(paths) if path not in known], {}, {}, 0
+    coded = any(path.suffix.lower() != ".wav" for path in unknown)
+    for path, (answer, raw) in zip(unknown, in_parallel(check_file, unknown, title, progress and bool(unknown), coded), strict=True):
+        known[path] = answer
+        if path in stamps and raw is not None and now - stamps[path][1] > 2:
+            new[path] = answer
+        if answer.digest and raw is not None and held + len(raw) <= KEPT:
+            contents[answer.digest], held = raw, held + len(raw)
+    if new:
+        remember({path: stamps[path][0] for path in new}, new)
+    return [known[path] for path in paths], contents
+
+# %% ../nbs/06_recordings.ipynb #98930596
+def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> torch.Tensor:
+    "A recording as (samples,) float32, mono, at this rate in hertz. Raises `SpecgenError` when the file is not the one that was checked."
+    if raw is None and os.path.isfile(recording.path) and os.path.getsize(recording.path) <= LARGE:
+        raw = recording.path.read_bytes()
+    if raw is None or not recording.digest:
+        return read_audio(recording.path, sample_rate)[0]
+    if digest_of(recording.path, raw) != recording.digest:
+        raise SpecgenError(f"{recording.path}: has changed since it was checked; load the dataset again")
+    data, rate = soundfile.read(BytesIO(raw), dtype="float32", always_2d=True)
+    return resample(torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1)), rate, sample_rate)
+
+
+def decode_all(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool) -> list[torch.Tensor]:
+    "Every recording, on all cores; the contents that are used up are let go."
+    coded = any(r.sample_rate != sample_rate or r.path.suffix.lower() != ".wav" for r in recordings)
+    return list(in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress, coded))
+
+# %% ../nbs/06_recordings.ipynb #80412781
+STORED = 1 << 30  # bytes; longer datasets are decoded every time
+STORE = 1 << 32  # bytes of all that is kept; what was not used for longest goes first
+
+
+def waveforms_file(digest: str, sample_rate: int) -> Path:
+    "Where the decoded recordings of a dataset of this digest are kept."
+    key = hashlib.sha256(f"{digest} {sample_rate} {check_version()}".encode()).hexdigest()[:24]
+    return cache_folder() / "waveforms" / f"{key}.safetensors"
+
+
+def stored_waveforms(path: Path, digests: list[str]) -> list[torch.Tensor] | None:
+    "Waveforms (samples,) of the files with these digests, or None where one of them is not kept."
+    try:
+        with safe_open(path, "pt") as file:
+            where, samples = json.loads(file.metadata()["specgen"]), file.get_slice("samples")
+            waveforms = [samples[slice(*where[digest])] for digest in digests]
+        os.utime(path)
+        return [w.float() / 32768 if w.dtype == torch.int16 else w for w in waveforms]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+# %% ../nbs/06_recordings.ipynb #28e9864c
+def store_waveforms(path: Path, digests: list[str], waveforms: list[torch.Tensor]) -> None:
+    "Keep decoded recordings, if the cache can be written."
+    ends = torch.tensor([len(w) for w in waveforms]).cumsum(0).tolist()
+    where = dict(zip(digests, zip([0, *ends], ends, strict=False), strict=True))
+    samples = torch.cat(waveforms)
+    integers = samples * 32768
+    if torch.equal(integers, integers.round()) and -32768 <= integers.min() and integers.max() <= 32767:
+        samples = integers.to(torch.int16)
+    try:
+        with atomic(path) as temporary:
+            save_file({"samples": samples}, temporary, {"specgen": json.dumps(where)})
+        make_room(path.parent, STORE)
+    except (OSError, SafetensorError):
+        pass
+
+
+def make_room(folder: Path, most: int) -> None:
+    "Delete what was not used for longest until no more than so many bytes are left."
+    files = sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("[!.]*.safetensors")), reverse=True)
+    held = 0
+    for _, size, file in files:
+        held += size
+        if held > most:
+            file.unlink(missing_ok=True)
