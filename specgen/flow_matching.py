@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import SpecgenError, choose, seeded
-from .models import Model, Preset, check_labels, randn, sampling_generator, zero_init
-from .training import TrainConfig, autocast, train
+from .models import Model, Preset, autocast_dtype, check_labels, randn, sampling_generator, zero_init
+from .training import TrainConfig, train
 
 # %% ../nbs/16_flow_matching.ipynb #4a5cc9ad
 FLOW_PRESETS = {
@@ -48,7 +48,7 @@ def heun(v: Callable, x: torch.Tensor, t: float, h: float) -> torch.Tensor:
 
 METHODS = {"euler": euler, "midpoint": midpoint, "heun": heun}
 
-# %% ../nbs/16_flow_matching.ipynb #50289f48
+# %% ../nbs/16_flow_matching.ipynb #a4fd3bc4
 @torch.no_grad()
 def integrate(
     velocity: Callable,  # (x, t: float) -> dx/dt, of x's shape
@@ -132,7 +132,7 @@ class FlowBlock(nn.Module):
         scale, shift = self.film(e)[:, :, None, None].chunk(2, 1)
         return self.shortcut(x) + self.second(self.first(x) * (1 + scale) + shift)
 
-# %% ../nbs/16_flow_matching.ipynb #275d399c
+# %% ../nbs/16_flow_matching.ipynb #5ad47ff6
 class GridAttention(nn.Module):
     "Self-attention between all places of the smallest grid."
 
@@ -165,7 +165,7 @@ class UNet(Model):
         self.times = nn.Sequential(nn.Linear(256, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.build(*channels, embedding)
 
-# %% ../nbs/16_flow_matching.ipynb #15f52b0d
+# %% ../nbs/16_flow_matching.ipynb #6a9af042
 @patch
 def build(self: UNet, wide: int, narrow: int, middle: int, embedding: int):
     "The layers: two blocks down, two in the middle with attention between, two up."
@@ -191,14 +191,14 @@ def forward(self: UNet, x, t, labels):
     h = self.upsample[1](self.up[0](torch.cat([h, skips[1]], 1), e))
     return self.conv_out(self.up[1](torch.cat([h, skips[0]], 1), e))[:, 0]
 
-# %% ../nbs/16_flow_matching.ipynb #cf193a82
+# %% ../nbs/16_flow_matching.ipynb #26c1fb20
 @patch
 def velocity(self: UNet, labels: torch.Tensor, guidance: float = 1.5, precision: str = "auto") -> Callable:
     "The guided velocity towards the labels (N,), for `integrate`: on the model's device, in bfloat16 where its hardware computes in it."
-    v = guided(self, labels.to(self.device), self.n_classes, guidance)
+    v, dtype = guided(self, labels.to(self.device), self.n_classes, guidance), autocast_dtype(precision, self.device)
 
     def velocity(x, t):
-        with autocast(self.device, precision):
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             return v(x, t).float()
 
     return velocity
