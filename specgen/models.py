@@ -7,6 +7,7 @@ __all__ = ['Preset', 'Model', 'save_samples', 'fit_recordings', 'sort_options', 
 
 # %% ../nbs/10_models.ipynb #78f02049
 import inspect
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -309,7 +310,7 @@ def sort_options(kind: type[Model], own: dict) -> tuple[dict, dict]:
     prepare, fit = ({name: value for name, value in own.items() if name in known} for known in takes)
     return prepare, fit
 
-# %% ../nbs/10_models.ipynb #1f01e030
+# %% ../nbs/10_models.ipynb #abbd6d7b
 @dataclass
 class WaveformDataset(torch.utils.data.Dataset):
     "Recordings as waveforms (samples,) of any length, and the mels that a vocoder for them takes."
@@ -336,7 +337,7 @@ class WaveformDataset(torch.utils.data.Dataset):
     train = property(lambda self: self.part(False), doc="The recordings to learn from.")
     test = property(lambda self: self.part(True), doc="The held-out recordings.")
 
-# %% ../nbs/10_models.ipynb #5c36a533
+# %% ../nbs/10_models.ipynb #f06c59d0
 def make_segments(
     waveforms: list[torch.Tensor],  # each (samples,)
     size: int,  # samples of a segment
@@ -363,10 +364,10 @@ def random_segment(
     gain = 10 ** ((level_db[0] + (level_db[1] - level_db[0]) * level) / 20)
     return gain * x.gather(1, start + torch.arange(size, device=x.device))
 
-# %% ../nbs/10_models.ipynb #47f61904
+# %% ../nbs/10_models.ipynb #15a980d2
 MELS_8K = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=64, power=1.0)  # of the vocoder that ships, for spoken words
 
-# %% ../nbs/10_models.ipynb #ebd9f92a
+# %% ../nbs/10_models.ipynb #13b4192e
 class Vocoder(Model):
     "The base of models that make sound from mels. A subclass's `forward` takes natural-log mels (N, n_mels, time) and a length, gives sound (N, length)."
 
@@ -378,7 +379,7 @@ class Vocoder(Model):
         if not isinstance(self.representation, LogMel):
             raise SpecgenError(f"a vocoder for {type(self.representation).__name__} spectrograms: it wants mels; give a LogMel")
 
-# %% ../nbs/10_models.ipynb #e02d0abd
+# %% ../nbs/10_models.ipynb #28e03544
 @patch(cls_method=True)
 def prepare(
     cls: Vocoder,
@@ -412,11 +413,12 @@ def to_audio(
     check_same_representation(given, own)
     if spectrograms.ndim < 2 or spectrograms.shape[-2] != own.n_mels or spectrograms.shape[-1] < 2:
         raise SpecgenError(f"spectrograms {tuple(spectrograms.shape)}: this vocoder wants (..., {own.n_mels}, time) with at least 2 frames")
-    mels = given.denormalize(spectrograms.float()).reshape(-1, *spectrograms.shape[-2:])
+    mels = given.denormalize(spectrograms.float()).reshape(math.prod(spectrograms.shape[:-2]), *spectrograms.shape[-2:])
     length = length or (spectrograms.shape[-1] - own.n_frames(0)) * own.hop_length
-    return self.in_batches(lambda mels: self(mels, length), mels).reshape(*spectrograms.shape[:-2], length)
+    sound = self.in_batches(lambda mels: self(mels, length), mels) if len(mels) else mels.new_zeros(0)
+    return sound.reshape(*spectrograms.shape[:-2], length)
 
-# %% ../nbs/10_models.ipynb #40b2344f
+# %% ../nbs/10_models.ipynb #8190bd5c
 def vocoder_scores(model: nn.Module, waveforms: list[torch.Tensor], representation: LogMel) -> dict[str, float]:
     "Means of `mel_loss` and `stft_loss` over whole clips; of a network that takes natural-log mels and a length."
     rows, device = [], next(model.parameters()).device
