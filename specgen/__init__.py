@@ -15,7 +15,7 @@ _MODULE_OF = {
     "players": "plot",
     "load_recordings": "datasets",
     "SpectrogramDataset": "spectrogram_dataset",
-    "fit_recordings": "training",
+    "fit_recordings": "models",
     "Classifier": "classifier",
     "Evaluator": "evaluation",
     "GAN": "gan",

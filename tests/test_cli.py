@@ -4,8 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import typer
 
-from specgen.cli import main
+from specgen.cli import app, main, renamed
+
+
+def does(capsys, *words) -> list[str]:
+    "What a command prints, line by line."
+    main([str(word) for word in words])
+    return capsys.readouterr().out.splitlines()
 
 
 def fails(capsys, *words) -> str:
@@ -13,57 +21,146 @@ def fails(capsys, *words) -> str:
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
     error = capsys.readouterr().err.strip()
-    assert stop.value.code == 2 and error
+    assert stop.value.code == 2 and error and "Traceback" not in error
     return error
 
 
+def commands() -> dict[str, dict]:
+    "Every command, such as 'gan fit', with its options by name."
+    found = {}
+
+    def walk(group, words):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                walk(command, [*words, name])
+            else:
+                found[" ".join([*words, name])] = {option.opts[0]: option for option in command.params}
+
+    walk(typer.main.get_command(app), [])
+    return found
+
+
+# the same words everywhere
+
+
+def test_the_same_options_have_the_same_meaning_and_default():
+    every = commands()
+    assert {"run", "generate", "reassign", "invert", "classify fit", "classify predict", "gan fit", "gan sample", "vae fit", "vae reconstruct",
+            "vae sample", "vae interpolate", "transformer cv", "transformer predict"} <= every.keys()
+    fits = ["run", "classify fit", "gan fit", "vae fit", "transformer cv"]
+    for name in fits:
+        assert {"--dataset", "--root", "--preset", "--out", "--seed", "--strict", "--device", "--precision"} <= every[name].keys(), name
+    for option in ("--root", "--by", "--test", "--preset", "--seed", "--strict", "--device", "--precision", "--class", "--n"):
+        seen = [(command[option].help, command[option].default) for command in every.values() if option in command]
+        assert len(seen) > 1 and len(set(seen)) == 1, option
+    assert {every[name]["--dataset"].default for name in fits if name != "transformer cv"} == {"digits"}
+    for name, options in every.items():
+        if name not in ("reassign", "invert"):
+            assert {"--device", "--precision"} <= options.keys(), name
+        assert all(option.help for option in options.values() if option.name != "help"), name
+
+
+def test_earlier_words_still_work(capsys, tmp_path):
+    assert renamed(["run", "--corpus", "fsdd", "--sr=8000"]) == ["run", "--dataset", "fsdd", "--sample-rate=8000"]
+    assert renamed(["ast", "predict", "ast", "walk"]) == ["transformer", "predict", "ast", "walk"]
+    assert renamed(["vae", "walk", "a.wav"]) == ["vae", "interpolate", "a.wav"]
+    assert "nowhere" in fails(capsys, "run", "--corpus", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert "--corpus" not in "".join(f"{name} {' '.join(options)}" for name, options in commands().items())
+
+
+def test_mistakes_are_told_in_one_line(capsys, tmp_path):
+    assert "seed" in fails(capsys, "classify", "fit", "--seed", "one")
+    assert "enormous" in fails(capsys, "run", "--preset", "enormous", "--out", tmp_path / "none")
+    assert "toaster" in fails(capsys, "run", "--device", "toaster", "--out", tmp_path / "none")
+    assert "fp8" in fails(capsys, "run", "--precision", "fp8", "--out", tmp_path / "none")
+    assert "--folds" in fails(capsys, "transformer", "cv", "--folds", "1,two", "--out", tmp_path / "none")
+    assert "--n" in fails(capsys, "gan", "sample", "--n", "0", "--out", tmp_path / "none")
+    assert "no such" in fails(capsys, "reassign", tmp_path / "no.wav", tmp_path / "no.npz")
+    assert not list(tmp_path.iterdir())
+
+
+# each kind of model
+
+
 def test_classify(sounds, tmp_path, capsys):
-    main(["classify", "fit", "--train", str(sounds), "--preset", "quick", "--out", str(tmp_path / "model")])
-    assert "test clips named rightly" in capsys.readouterr().out
-    main(["classify", "predict", str(sounds / "hum"), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "submissions.csv")])
-    with open(tmp_path / "submissions.csv", newline="") as file:
-        assert [row["Class"] for row in csv.DictReader(file)] == ["hum"] * 12
-    assert "seed" in fails(capsys, "classify", "fit", "--train", sounds, "--seed", "one")
-    assert "either" in fails(capsys, "classify", "fit", "--out", tmp_path / "none")
-    assert "no split by fold" in fails(capsys, "classify", "fit", "--train", sounds, "--by", "fold", "--test", "1", "--out", tmp_path / "none")
+    line = does(capsys, "classify", "fit", "--dataset", sounds, "--preset", "quick", "--out", tmp_path / "model", "--device", "cpu", "--precision", "fp32")[-1]
+    assert line.startswith(f"{tmp_path / 'model'}: n ") and "accuracy " in line
+    for precision in ("auto", "bf16"):
+        out = tmp_path / f"{precision}.csv"
+        does(capsys, "classify", "predict", sounds / "hum", "--model", tmp_path / "model", "--out", out, "--precision", precision)
+        with open(out, newline="") as file:
+            assert [row["Class"] for row in csv.DictReader(file)] == ["hum"] * 12
+    refused = fails(capsys, "classify", "fit", "--dataset", sounds, "--by", "fold", "--test", "1", "--out", tmp_path / "none")
+    assert "no split by fold" in refused and not (tmp_path / "none").exists()
     assert "no such folder" in fails(capsys, "classify", "predict", tmp_path / "nowhere", "--model", tmp_path / "model")
-    assert not (tmp_path / "none").exists()
 
 
 def test_gan(sounds, tmp_path, capsys):
-    main(["gan", "fit", "--train", str(sounds), "--preset", "quick", "--out", str(tmp_path / "model")])
-    main(["gan", "sample", "--class", "hiss", "--n", "2", "--model", str(tmp_path / "model"), "--out", str(tmp_path / "drawn")])
-    assert [Path(line).name for line in capsys.readouterr().out.split()][-3:] == ["hiss_000.wav", "hiss_001.wav", "pictures.png"]
-    assert "other recordings or settings" in fails(capsys, "gan", "fit", "--train", sounds, "--preset", "quick", "--seed", "1", "--out", tmp_path / "model")
-    assert "hiss, hum" in fails(capsys, "gan", "sample", "--class", "bark", "--model", tmp_path / "model", "--out", tmp_path / "drawn")
-    assert "--n" in fails(capsys, "gan", "sample", "--n", "0", "--out", tmp_path / "drawn")
-
-
-def test_vae(tmp_path, capsys):
-    main(["vae", "sample", "--class", "7", "--n", "2", "--out", str(tmp_path / "drawn")])
-    wavs = [Path(line) for line in capsys.readouterr().out.split()][:2]
-    assert [path.name for path in wavs] == ["7_000.wav", "7_001.wav"]
-    main(["vae", "reconstruct", str(tmp_path / "drawn"), "--out", str(tmp_path / "again")])
-    main(["vae", "walk", *map(str, wavs), "--steps", "3", "--out", str(tmp_path / "walk")])
-    assert {p.name for p in (tmp_path / "walk").iterdir()} == {"walk_000.wav", "walk_001.wav", "walk_002.wav", "walk.wav", "pictures.png"}
-    assert "class 'rooster'" in fails(capsys, "vae", "sample", "--class", "rooster", "--out", tmp_path / "none")
-    assert "truncated" in fails(capsys, "vae", "walk", wavs[0], cut(wavs[1]), "--out", tmp_path / "none")
+    fit = ("gan", "fit", "--dataset", sounds, "--preset", "quick", "--out", tmp_path / "model")
+    assert str(tmp_path / "model") in does(capsys, *fit)[-1]
+    drawn = does(capsys, "gan", "sample", "--class", "hiss", "--n", "2", "--model", tmp_path / "model", "--out", tmp_path / "drawn")
+    assert [Path(line).name for line in drawn] == ["hiss_000.wav", "hiss_001.wav", "spectrograms.png"]
+    assert all(Path(line).is_file() for line in drawn)
+    does(capsys, "gan", "sample", "--n", "3", "--model", tmp_path / "model", "--out", tmp_path / "bf16", "--precision", "bf16")
+    assert sorted(p.name for p in (tmp_path / "bf16").glob("*.wav")) == ["hiss_000.wav", "hiss_002.wav", "hum_001.wav"]
+    assert "seed" in fails(capsys, *fit, "--seed", "1")  # another run's folder
+    assert "hiss, hum" in fails(capsys, "gan", "sample", "--class", "bark", "--model", tmp_path / "model", "--out", tmp_path / "none")
+    assert "no saved model" in fails(capsys, "gan", "sample", "--model", tmp_path / "drawn", "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
-def test_ast(sounds, tmp_path, capsys):
+def test_class_names_never_become_paths(tmp_path, capsys):
+    from specgen.gan import GAN
+
+    shipped = GAN.from_pretrained("specgen/gan-digits")
+    shipped.save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    strange = ["../../x", "/etc/x", "a/b", "..", "", "con\0", "$\\frac$", "x" * 300, "<b>", "é"]
+    config["classes"] = strange
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    before = sorted(tmp_path.rglob("*"))
+    does(capsys, "gan", "sample", "--n", "10", "--model", tmp_path / "model", "--out", tmp_path / "in" / "drawn")
+    made = set(tmp_path.rglob("*")) - set(before) - {tmp_path / "in", tmp_path / "in" / "drawn"}
+    assert len(made) == 11 and {p.parent for p in made} == {tmp_path / "in" / "drawn"}
+
+
+def test_vae(tmp_path, capsys):
+    wavs = [Path(line) for line in does(capsys, "vae", "sample", "--class", "7", "--n", "2", "--out", tmp_path / "drawn")][:2]
+    assert [path.name for path in wavs] == ["7_000.wav", "7_001.wav"]
+    again = does(capsys, "vae", "reconstruct", tmp_path / "drawn", "--out", tmp_path / "again")
+    assert [Path(line).name for line in again] == ["7_000_000.wav", "7_001_001.wav", "spectrograms.png"]
+    does(capsys, "vae", "interpolate", *wavs, "--steps", "3", "--out", tmp_path / "between")
+    assert {p.name for p in (tmp_path / "between").iterdir()} == {"step_000.wav", "step_001.wav", "step_002.wav", "joined.wav", "spectrograms.png"}
+    assert "class 'rooster'" in fails(capsys, "vae", "sample", "--class", "rooster", "--out", tmp_path / "none")
+    assert "truncated" in fails(capsys, "vae", "interpolate", wavs[0], cut(wavs[1]), "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_transformer(sounds, tmp_path, capsys):
     wav = sounds / "hiss" / "0.wav"
-    main(["ast", "predict", str(wav), "--top", "2", "--json"])
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = json.loads("\n".join(does(capsys, "transformer", "predict", wav, "--top", "2", "--json")))
     assert row["file"] == str(wav) and len(row["classes"]) == len(row["probabilities"]) == 2
-    assert "fold" in fails(capsys, "ast", "cv", "--corpus", sounds, "--out", tmp_path / "none")
-    assert "--folds" in fails(capsys, "ast", "cv", "--folds", "1,two")
-    assert "truncated" in fails(capsys, "ast", "predict", cut(wav))
+    named = does(capsys, "transformer", "predict", wav, "--top", "1", "--precision", "bf16")
+    assert named[0] == str(wav) and named[1].split()[-1] == row["classes"][0]
+    assert "fold" in fails(capsys, "transformer", "cv", "--dataset", sounds, "--out", tmp_path / "none")
+    assert "truncated" in fails(capsys, "transformer", "predict", cut(wav, tmp_path))
 
 
-def cut(path: Path) -> Path:
+def test_there_and_back(sounds, tmp_path, capsys):
+    from specgen.audio import read_audio, write_audio
+
+    sound = 0.5 * torch.sin(0.3 * torch.arange(400.0)) * torch.hann_window(400) + 0.01 * torch.randn(400, generator=torch.Generator().manual_seed(0))
+    write_audio(tmp_path / "a.wav", sound, 8000)
+    assert does(capsys, "reassign", tmp_path / "a.wav", tmp_path / "a.npz") == [str(tmp_path / "a.npz")]
+    assert "of the frames solved" in does(capsys, "invert", tmp_path / "a.npz", tmp_path / "b.wav")[0]
+    given, back = (read_audio(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
+    assert min((given - back).abs().max(), (given + back).abs().max()) < 1e-3
+    assert "specgen reassign" in fails(capsys, "invert", tmp_path / "a.wav", tmp_path / "c.wav")
+
+
+def cut(path: Path, folder: Path | None = None) -> Path:
     "A copy of a file without its end."
-    short = path.with_name(f"cut_{path.name}")
+    short = (folder or path.parent) / f"cut_{path.name}"
     short.write_bytes(path.read_bytes()[:-100])
     return short
 
@@ -72,7 +169,17 @@ def test_a_stop_is_told(capsys, monkeypatch, tmp_path):
     def stopped(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("specgen.ast.cross_validate", stopped)
-    with pytest.raises(SystemExit) as stop:
-        main(["ast", "cv", "--out", str(tmp_path)])
-    assert stop.value.code == 130 and "continues" in capsys.readouterr().err
+    for place, words in (("specgen.evaluation.cross_validate", ["transformer", "cv"]), ("specgen.models.fit_recordings", ["gan", "fit"])):
+        monkeypatch.setattr(place, stopped)
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--out", str(tmp_path)])
+        assert stop.value.code == 130 and "stopped; the same command continues from here" in capsys.readouterr().err
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch, tmp_path):
+    def broken(*args, **settings):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("specgen.models.fit_recordings", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["gan", "fit", "--out", str(tmp_path)])

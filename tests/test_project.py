@@ -1,5 +1,7 @@
 "The project itself: notebooks and modules agree, the limits hold, nothing leaks, the command line answers."
 import ast
+import importlib
+import inspect
 import json
 import os
 import re
@@ -47,11 +49,6 @@ def test_every_module_has_its_notebook():
     for path in NOTEBOOKS:
         exports = re.findall(r"^#\| default_exp (\w+)", "\n".join(figures.code_cells(path)), re.M)
         assert exports == ([path.stem.split("_", 1)[1]] if path.stem[0].isdigit() else [])
-
-
-def test_numbers_are_a_reading_order():
-    numbers = [int(path.stem[:2]) for path in NOTEBOOKS if path.stem[0].isdigit()]
-    assert len(set(numbers)) == len(numbers) and numbers[0] == 0
 
 
 def test_readme_is_the_index_notebook(tmp_path):
@@ -170,3 +167,40 @@ def test_help_opens_nothing_heavy():
         probe = f"import specgen.cli\ntry: specgen.cli.main({words})\nexcept SystemExit: pass\nimport sys\nprint([m for m in {HEAVY} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def kinds() -> list[type]:
+    "Every class of model, by its module and name."
+    from specgen.models import Model
+
+    for module in NUMBER:
+        importlib.import_module(f"specgen.{module}")
+    found, queue = [], [Model]
+    while queue:
+        for kind in queue.pop().__subclasses__():
+            queue.append(kind)
+            found += [kind] if kind.__module__.startswith("specgen.") and hasattr(kind, "fit") else []
+    return sorted(found, key=lambda kind: (NUMBER[kind.__module__.split(".")[1]], kind.__name__))
+
+
+def test_every_model_reads_alike():
+    same = {  # keyword arguments and their defaults
+        "prepare": dict(preset="small", by="official", test=None, progress=False),
+        "fit": dict(preset="small", out=None, seed=0, device=None, precision="auto", progress=True),
+        "sample": dict(generator=None, seed=None),
+        "from_pretrained": dict(revision=None, token=None, cache_dir=None, local_files_only=False, force_download=False, device=None),
+        "predict_files": dict(progress=False),
+    }
+    first = {"prepare": ["recordings"], "predict_proba": ["self", "spectrograms"], "predict": ["self", "spectrograms"],
+             "predict_files": ["self", "files", "top"], "sample": ["self", "labels"], "reconstruct": ["self", "spectrograms"],
+             "to_audio": ["self", "spectrograms"], "from_pretrained": ["source"], "save_pretrained": ["self", "folder"]}
+    assert len(kinds()) >= 8
+    for kind in kinds():
+        assert kind.family and "small" in {name.split("/")[-1] for name in kind.presets}, kind
+        for name in same.keys() | first.keys():
+            if hasattr(kind, name):
+                known = inspect.signature(getattr(kind, name)).parameters
+                assert list(known)[: len(first.get(name, []))] == first.get(name, []), f"{kind.__name__}.{name}"
+                for option, default in same.get(name, {}).items():
+                    assert option in known and known[option].default == default, f"{kind.__name__}.{name}: {option}"
+                    assert known[option].kind is inspect.Parameter.KEYWORD_ONLY, f"{kind.__name__}.{name}: {option}"
