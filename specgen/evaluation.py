@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['frechet_distance', 'kernel_distance', 'inception_score', 'modified_inception_score', 'am_score', 'label_accuracy',
-           'nearest_neighbour_distance', 'class_diversity', 'diversity', 'Evaluator', 'hold_out_clips', 'floor_rows']
+           'nearest_neighbour_distance', 'class_diversity', 'diversity', 'Evaluator', 'hold_out_clips', 'floor_rows',
+           'cross_validate']
 
 # %% ../nbs/13_evaluation.ipynb #8e092f40
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +21,10 @@ from fastcore.basics import patch
 from torch.nn import functional as F
 
 from .classifier import Classifier
-from .core import SpecgenError, read_json, write_json
-from .models import Preset
+from .core import RunFolder, SpecgenError, atomic, code_digest, on_main, read_json, read_table, write_json, write_table
+from .datasets import AudioDataset, load_recordings, shared_speakers
+from .models import Model, Preset
+from .plot import confusion_matrix, figure_png, plot_confusion
 from .spectrogram_dataset import SpectrogramDataset
 
 # %% ../nbs/13_evaluation.ipynb #1d3847fa
@@ -328,3 +333,109 @@ def floor_rows(
     seen = torch.tensor([speaker in known for speaker in test.speakers])
     rows = {"held out, seen speakers": test.select(seen), "held out, unseen speakers": test.select(~seen)}
     return {name: clips for name, clips in rows.items() if len(clips)}
+
+# %% ../nbs/13_evaluation.ipynb #d530b7cf
+def fold_split(
+    recordings: AudioDataset,
+    fold: int,  # to test on
+) -> tuple[torch.Tensor, torch.Tensor]:  # indices of the training and of the test clips
+    "One fold for the test, the others for training. Raises `SpecgenError` when a recording lies on both sides, or a class is only in the test."
+    train, test = recordings.split("fold", test=fold)
+    if both := shared_speakers(recordings, train, test):
+        raise SpecgenError(f"dataset '{recordings.name}': recording {both[0]} lies in fold {fold} and in another; take the folds of ESC-50's meta/esc50.csv")
+    if unknown := {recordings[int(i)].label for i in test} - {recordings[int(i)].label for i in train}:
+        raise SpecgenError(f"dataset '{recordings.name}': class '{min(unknown)}' of fold {fold} is in no other fold; add clips of it, or leave it out")
+    return train, test
+
+
+def check_folds(recordings: AudioDataset, folds: tuple[int, ...]):
+    "Raises `SpecgenError` for folds that can't be tested on."
+    if not folds or len(set(folds)) < len(folds):
+        raise SpecgenError(f"folds {list(folds)}: give at least one, and each only once")
+    for fold in folds:
+        fold_split(recordings, fold)
+
+# %% ../nbs/13_evaluation.ipynb #ed75fff7
+class Folds(NamedTuple):
+    "What a cross-validation found."
+
+    rows: list[dict]  # one for each fold
+    confusion: torch.Tensor  # (n_classes, n_classes) counts over these folds: row true, column predicted
+    classes: list[str]
+
+    @property
+    def summary(self) -> str:
+        "The mean over the folds and the standard deviation between them, percent."
+        found = 100 * torch.tensor([row["accuracy"] for row in self.rows])
+        spread = f" ± {found.std():.1f}" if len(found) > 1 else ""
+        return f"{found.mean():.1f}{spread} % in {len(found)} fold{'s' * (len(found) > 1)}"
+
+# %% ../nbs/13_evaluation.ipynb #5a50e9a6
+def fit_fold(
+    folder: Path,  # for the model, predictions.csv and, in training/, checkpoint and curves
+    kind: type[Model],
+    recordings: AudioDataset,
+    fold: int,
+    preset: Preset,
+    how: dict,  # of `fit`
+) -> dict:  # the fold's scores and sizes
+    "Train on all other folds and test on this one."
+    dataset, start = kind.prepare(recordings, preset=preset, by="fold", test=fold), time.process_time()
+    model, test = kind.fit(dataset, preset=preset, out=folder / "training", **how), dataset.test
+    seconds = round(time.process_time() - start)
+    model.save_pretrained(folder)
+    best, guess = model.predict_proba(test.spectrograms).max(1)
+    answers = zip(test.paths, test.labels.tolist(), guess.tolist(), best.tolist(), strict=True)
+    on_main(write_table, folder / "predictions.csv", [
+        dict(fold=fold, file=Path(path).name, label=test.classes[k], predicted=test.classes[g], probability=round(p, 4)) for path, k, g, p in answers])
+    sizes = dict(epochs=preset.training.get("epochs"), weights=sum(p.numel() for p in model.parameters()), n_train=len(dataset.train), n_test=len(test))
+    return {**sizes, "cpu_seconds": seconds, **model.evaluate(dataset)}
+
+# %% ../nbs/13_evaluation.ipynb #555345e4
+def gather_folds(
+    out: Path,
+    folds: tuple[int, ...],
+    classes: list[str],
+    run: dict,  # columns that all rows share
+) -> Folds:
+    "The tables of these folds from those of each: folds.csv, predictions.csv and confusion.png."
+    rows = [{**run, "fold": fold, **read_json(out / f"fold{fold}" / "done.json")} for fold in folds]
+    answers = [row for fold in folds for row in read_table(out / f"fold{fold}" / "predictions.csv")]
+    index = {name: k for k, name in enumerate(classes)}
+    matrix = confusion_matrix(*(torch.tensor([index[row[key]] for row in answers]) for key in ("label", "predicted")), len(index))
+    write_table(out / "folds.csv", rows)
+    write_table(out / "predictions.csv", answers)
+    with atomic(out / "confusion.png") as temporary:
+        temporary.write_bytes(figure_png(plot_confusion(matrix, classes)))
+    return Folds(rows, matrix, classes)
+
+# %% ../nbs/13_evaluation.ipynb #67c6b5ae
+def cross_validate(
+    kind: type[Model],  # such as `AST`
+    source: str | Path,  # of `load_recordings`; its clips must have folds
+    *,
+    out: str | Path,  # folder for a folder of each fold, folds.csv, predictions.csv, confusion.png and skipped.csv
+    root: str | Path | None = None,  # where a named dataset lies
+    folds: tuple[int, ...] = (1, 2, 3, 4, 5),  # to test on, one after the other
+    preset: str | Preset = "small",
+    seed: int = 0,
+    strict: bool = False,  # stop at the first bad recording instead of listing it in skipped.csv
+    progress: bool = True,
+    **how,  # device and precision of `fit`
+) -> Folds:
+    """Train on all folds but one and test on that one, for each fold asked; the same folder again goes on, and trains no finished fold twice.
+
+    Raises `SpecgenError` for a fold, a dataset or a preset that is not there, and for folds that share a recording.
+    """
+    recordings = load_recordings(source, root, strict=strict, progress=progress)
+    sizes = kind.preset(preset, recordings.domain)
+    check_folds(recordings, folds)
+    settings = dict(model=kind.__name__, preset=asdict(sizes), seed=seed, precision=how.get("precision", "auto"))
+    code = code_digest(*(getattr(kind, name) for name in ("__init__", "forward", "prepare", "fit")))
+    with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=len(folds), show=progress) as run:
+        on_main(recordings.write_skipped, run.path / "skipped.csv")
+        how = dict(seed=seed, progress=progress, **how)
+        for fold in folds:
+            run.stage(f"fold{fold}", partial(fit_fold, kind=kind, recordings=recordings, fold=fold, preset=sizes, how=how))
+        name = preset if isinstance(preset, str) else "own"
+        return on_main(gather_folds, run.path, folds, recordings.classes, dict(preset=name, seed=seed))
