@@ -48,7 +48,7 @@ class AudioDataset:
     def __iter__(self) -> Iterator[Recording]:
         return iter(self.recordings)
 
-# %% ../nbs/07_datasets.ipynb #ce9c2a11
+# %% ../nbs/07_datasets.ipynb #b8e5d104
 @patch(as_prop=True)
 def labels(self: AudioDataset) -> torch.Tensor:
     "(N,) indices into `classes`."
@@ -73,7 +73,7 @@ def subset(self: AudioDataset, indices: Iterable[int]) -> AudioDataset:
     "The dataset of these recordings alone, in this order."
     return replace(self, recordings=[self.recordings[int(i)] for i in indices], whole=self.whole or self)
 
-# %% ../nbs/07_datasets.ipynb #bee17192
+# %% ../nbs/07_datasets.ipynb #64ce3d24
 LONG = 2.0  # seconds; from here on a recording is a sound rather than a word
 
 
@@ -99,7 +99,7 @@ def digest(self: AudioDataset) -> str:
         digest.update(repr(line).encode())
     return digest.hexdigest()
 
-# %% ../nbs/07_datasets.ipynb #178fb44d
+# %% ../nbs/07_datasets.ipynb #4ad13e4b
 @patch
 def waveforms(
     self: AudioDataset,
@@ -180,7 +180,7 @@ def places(
     first = {"SPECGEN_DATA": Path(data).expanduser()} if data else {}
     return first | {"Kaggle's input": Path("/kaggle/input"), "the cache": cache_folder()}
 
-# %% ../nbs/07_datasets.ipynb #326c8b42
+# %% ../nbs/07_datasets.ipynb #0b412eda
 def find_dataset(
     name: str,  # which dataset
     place: Path,
@@ -251,7 +251,7 @@ def unpack(
             raise SpecgenError(f"{folder}: cannot be written ({error.strerror}); set SPECGEN_CACHE to a folder that can") from None
     return Path(folder)
 
-# %% ../nbs/07_datasets.ipynb #c02feabc
+# %% ../nbs/07_datasets.ipynb #95695474
 KAGGLE = {"audiomnist": "sripaadsrinivasan/audio-mnist"}  # Kaggle's copy of AudioMNIST; Kaggle publishes no checksum
 
 
@@ -312,7 +312,7 @@ def locate(name: str, root: str | Path | None = None, progress: bool = False) ->
     where = "put it into one of these, name its folder with root=, or set SPECGEN_DATA to the folder that holds it"
     raise SpecgenError(f"dataset '{name}': not found; looked in {', '.join(tried)}; {where}")
 
-# %% ../nbs/07_datasets.ipynb #13af1a4e
+# %% ../nbs/07_datasets.ipynb #25f9f33a
 ESC10 = frozenset("chainsaw clock_tick crackling_fire crying_baby dog helicopter rain rooster sea_waves sneezing".split())  # of ESC-50
 
 
@@ -356,7 +356,7 @@ def load_recordings(
     kind, base = detect_layout(folder) or ("folder", folder)
     return scan(kind, base, folder, **how)
 
-# %% ../nbs/07_datasets.ipynb #6d5ebc37
+# %% ../nbs/07_datasets.ipynb #c2292b6f
 def find_files(
     files: list[str | Path],  # sound files, or folders of them
 ) -> list[Path]:
@@ -385,7 +385,7 @@ def official_test(dataset: AudioDataset) -> list[bool] | None:
         return [r.part == held for r in dataset]
     return [OFFICIAL[dataset.name](r) for r in dataset] if dataset.name in OFFICIAL else None
 
-# %% ../nbs/07_datasets.ipynb #2bdeddb9
+# %% ../nbs/07_datasets.ipynb #b5ef540a
 def random_share(names: list, fraction: float, seed: int) -> set:
     "A share of these names, at least one."
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -415,6 +415,16 @@ def group_test(dataset: AudioDataset, key: str, test, fraction: float, seed: int
         raise SpecgenError(f"dataset '{dataset.name}': has no {key} {unknown[0]!r}; choose from {', '.join(map(str, groups[:12]))}")
     return [getattr(r, key) in test for r in dataset]
 
+# %% ../nbs/07_datasets.ipynb #b23633c4
+def check_split(by: str, test, fraction: float):
+    "Raises `SpecgenError` for a split that can't be meant."
+    if by not in ("official", "speaker", "fold", "stratified"):
+        raise SpecgenError(f"split by '{by}': unknown; choose official, speaker, fold or stratified")
+    if test is not None and by in ("official", "stratified"):
+        raise SpecgenError(f"test '{test}': means nothing to a split by '{by}'; add by='speaker' (or 'fold') to test on it")
+    if not 0 < fraction < 1:
+        raise SpecgenError(f"fraction {fraction}: must lie between 0 and 1, as 0.1")
+
 # %% ../nbs/07_datasets.ipynb #574882a6
 @patch
 def split(
@@ -441,17 +451,7 @@ def split(
         raise SpecgenError(f"dataset '{self.name}': a split by '{by}' leaves {left}; split otherwise, as by 'stratified'")
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
 
-# %% ../nbs/07_datasets.ipynb #f69e79b4
-def check_split(by: str, test, fraction: float):
-    "Raises `SpecgenError` for a split that can't be meant."
-    if by not in ("official", "speaker", "fold", "stratified"):
-        raise SpecgenError(f"split by '{by}': unknown; choose official, speaker, fold or stratified")
-    if test is not None and by in ("official", "stratified"):
-        raise SpecgenError(f"test '{test}': means nothing to a split by '{by}'; add by='speaker' (or 'fold') to test on it")
-    if not 0 < fraction < 1:
-        raise SpecgenError(f"fraction {fraction}: must lie between 0 and 1, as 0.1")
-
-# %% ../nbs/07_datasets.ipynb #4bbb1f5f
+# %% ../nbs/07_datasets.ipynb #bd408b81
 def shared_speakers(
     dataset: AudioDataset,
     train: torch.Tensor,  # indices

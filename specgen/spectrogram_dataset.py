@@ -7,7 +7,10 @@ __all__ = ['pad_or_crop', 'standardize', 'SpectrogramDataset', 'encode_recording
 
 # %% ../nbs/08_spectrogram_dataset.ipynb #8e936073
 import json
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,9 +19,10 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from specgen.audio import peak_normalize, trim_silence
-from specgen.core import SpecgenError, atomic
+from specgen.core import SpecgenError, atomic, derive_seeds, fingerprint, process_state, seeded
 from specgen.datasets import AudioDataset
 from specgen.spectrogram import Representation
 
@@ -72,7 +76,7 @@ def clip_length(representation: Representation, n_frames: int) -> int:
     length = (n_frames - 1) * representation.hop_length
     return length + (n_frames - representation.n_frames(length)) * representation.hop_length
 
-
+# %% ../nbs/08_spectrogram_dataset.ipynb #a8000006
 def encode_waveforms(
     waveforms: list[torch.Tensor],  # N, each (samples,)
     representation: Representation,
@@ -162,7 +166,9 @@ TENSORS = ("spectrograms", "labels", "is_test")
 @patch
 def to(self: SpectrogramDataset, device) -> SpectrogramDataset:
     "The same with its tensors on another device."
-    return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+    moved = copy(self)  # no check: it would wait for the device
+    moved.__dict__.update({name: getattr(self, name).to(device) for name in TENSORS})
+    return moved
 
 
 @patch
@@ -176,7 +182,7 @@ def select(
     lists = {name: [value[i] for i in index.tolist()] for name in ("speakers", "paths") if (value := getattr(self, name))}
     return replace(self, **tensors, **lists)
 
-
+# %% ../nbs/08_spectrogram_dataset.ipynb #a8000009
 @patch(as_prop=True)
 def train(self: SpectrogramDataset) -> SpectrogramDataset:
     "The clips to learn from."
@@ -223,7 +229,7 @@ def save(
         save_file({name: getattr(self, name).contiguous() for name in TENSORS}, temporary, {"specgen": json.dumps(about)})
     return Path(folder)
 
-
+# %% ../nbs/08_spectrogram_dataset.ipynb #a800000a
 @patch(cls_method=True)
 def load(
     cls: SpectrogramDataset,
@@ -239,38 +245,6 @@ def load(
     except (OSError, SafetensorError, TypeError, KeyError, ValueError):
         raise SpecgenError(f"{path}: is missing, damaged or no dataset of spectrograms; make it again") from None
 
-# %% ../nbs/08_spectrogram_dataset.ipynb #05bc0ed4
-def encode_recordings(
-    recordings: AudioDataset,
-    representation: Representation,  # its mean and std are replaced by those of the training clips
-    n_frames: int | None = None,  # frames of a spectrogram; None = as long as nineteen in twenty training clips, at least 16
-    *,
-    by: str = "official",  # how the test clips are chosen; of `AudioDataset.split`
-    test=None,  # likewise
-    peak: bool = True,  # of `encode_waveforms`
-    trim: bool = False,  # likewise
-    depth_db: float | None = None,  # limit each clip's dynamics and standardise it by itself, then all by one scale; None = one scale for all
-    progress: bool = False,
-) -> SpectrogramDataset:
-    """Recordings to spectrograms of one size, normalised by the statistics of the training clips.
-
-    With `depth_db` a clip's level and dynamics are lost; `playback` then holds those of a mean training clip, to make sound with.
-    """
-    (train, held), plain = recordings.split(by, test=test), replace(representation, mean=0.0, std=1.0)
-    waveforms, how = recordings.waveforms(representation.sample_rate, progress=progress), dict(peak=peak, trim=trim)
-    n_frames = n_frames or usual_frames([waveforms[i] for i in train.tolist()], representation)
-    logs, playback = encode_waveforms(waveforms, plain, n_frames, **how), None
-    levels, logs = logs[train], logs if depth_db is None else standardize(logs, depth_db / plain.decibels)
-    mean, std = logs[train].mean().item(), logs[train].std().item()
-    if depth_db is not None:
-        playback = mean_playback(limit_dynamics(levels, depth_db / plain.decibels), plain, mean, std)
-    is_test = torch.zeros(len(logs), dtype=torch.bool)
-    is_test[held] = True
-    about = dict(dataset=recordings.name, recordings=recordings.digest(), by=by, test=test, n_frames=n_frames, depth_db=depth_db, **how)
-    representation, paths = replace(representation, mean=mean, std=std), [recordings.below_root(r.path) for r in recordings]
-    return SpectrogramDataset(representation.normalize(logs), recordings.labels, list(recordings.classes), representation, is_test,
-                              recordings.speakers, paths, playback, about)
-
 # %% ../nbs/08_spectrogram_dataset.ipynb #383f6360
 def usual_frames(waveforms: list[torch.Tensor], representation: Representation) -> int:
     "As many frames as nineteen in twenty clips need, at least 16."
@@ -278,12 +252,185 @@ def usual_frames(waveforms: list[torch.Tensor], representation: Representation) 
     return max(16, representation.n_frames(int(lengths.quantile(0.95))))
 
 
-def mean_playback(
-    levels: torch.Tensor,  # (N, freq, time), logarithms of the training clips, their dynamics limited
-    representation: Representation,
-    mean: float,  # of the standardised logarithms
-    std: float,  # likewise
-) -> Representation:
-    "What undoes both the common scale and the standardisation, the latter with the clips' mean level and mean deviation."
-    level, dynamics = levels.mean().item(), levels.std((1, 2)).mean().item()
-    return replace(representation, mean=level + mean * dynamics, std=std * dynamics)
+def scaled(
+    logs: torch.Tensor,  # (N, freq, time), not normalised
+    train: torch.Tensor,  # indices of the training clips
+    representation: Representation,  # of mean 0 and std 1
+    depth_db: float | None,  # of `encode_recordings`
+) -> tuple[torch.Tensor, Representation, Representation | None]:  # normalised, by which representation, and the one for playback
+    "Spectrograms on the scale of the training clips."
+    depth, levels = depth_db and depth_db / representation.decibels, logs[train]
+    logs = logs if depth is None else standardize(logs, depth)
+    mean, std, playback = logs[train].mean().item(), logs[train].std().item(), None
+    if depth is not None:
+        levels = limit_dynamics(levels, depth)
+        level, dynamics = levels.mean().item(), levels.std((1, 2)).mean().item()
+        playback = replace(representation, mean=level + mean * dynamics, std=std * dynamics)
+    representation = replace(representation, mean=mean, std=std)
+    return representation.normalize(logs), representation, playback
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #05bc0ed4
+def encode_recordings(
+    recordings: AudioDataset,
+    representation: Representation,  # its mean and std are replaced by those of the training clips
+    n_frames: int | None = None,  # of a spectrogram; None = as long as nineteen in twenty training clips, at least 16
+    *,
+    by: str = "official",  # how the test clips are chosen; of `AudioDataset.split`
+    test=None,  # likewise
+    peak: bool = True,  # bring each clip to full scale
+    trim: bool = False,  # remove the silence around it; cut what is too long at its end
+    depth_db: float | None = None,  # limit each clip's dynamics and standardise it by itself, then all by one scale; None = one scale for all
+    progress: bool = False,
+) -> SpectrogramDataset:
+    "Recordings to spectrograms of one size, normalised by the training clips. Raises `SpecgenError` when they cannot be split so."
+    (train, held), plain, how = recordings.split(by, test=test), replace(representation, mean=0.0, std=1.0), dict(peak=peak, trim=trim)
+    waveforms, paths = recordings.waveforms(plain.sample_rate, progress=progress), [recordings.below_root(r.path) for r in recordings]
+    n_frames = n_frames or usual_frames([waveforms[i] for i in train.tolist()], plain)
+    specs, representation, playback = scaled(encode_waveforms(waveforms, plain, n_frames, **how), train, plain, depth_db)
+    is_test = torch.zeros(len(specs), dtype=torch.bool).index_fill(0, held, True)
+    about = dict(dataset=recordings.name, recordings=recordings.digest(), by=by, test=test, n_frames=n_frames, depth_db=depth_db, **how)
+    return SpectrogramDataset(specs, recordings.labels, list(recordings.classes), representation, is_test, recordings.speakers, paths, playback, about)
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c0002
+@lru_cache(maxsize=4)
+def shuffled(seed: int, epoch: int, n: int) -> torch.Tensor:
+    "The order of n examples in an epoch: LongTensor (n,)."
+    return torch.randperm(n, generator=torch.Generator().manual_seed(derive_seeds(seed, 1, epoch)[0]))
+
+
+def batch_indices(
+    step: int,  # how many steps were done before
+    n: int,  # examples in the data
+    batch_size: int,  # examples a step; at most n are taken
+    seed: int = 0,
+) -> torch.Tensor:  # LongTensor (min(batch_size, n),)
+    "Which examples a step sees: the same whoever asks, and whenever."
+    size = min(batch_size, n)
+    start, stop = step * size, (step + 1) * size
+    epochs = range(start // n, (stop - 1) // n + 1)
+    return torch.cat([shuffled(seed, e, n)[max(start - e * n, 0) : stop - e * n] for e in epochs])
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c0006
+def as_batch(data) -> tuple | dict | None:
+    "Tensors of equal length as a tuple or dict of them; a tensor alone is one column. None for anything else."
+    columns = (data,) if torch.is_tensor(data) else tuple(data) if isinstance(data, (tuple, list)) else data
+    tensors = list(columns.values()) if isinstance(columns, dict) else columns if isinstance(columns, tuple) else ()
+    whole = tensors and all(torch.is_tensor(t) and t.ndim and len(t) == len(tensors[0]) for t in tensors)
+    return columns if whole else None
+
+
+def each(function: Callable, batch: tuple | dict) -> tuple | dict:
+    "The function of every tensor of a batch."
+    return {k: function(t) for k, t in batch.items()} if isinstance(batch, dict) else tuple(map(function, batch))
+
+
+def batch_length(batch: tuple | dict) -> int:
+    "Examples in a batch."
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0])
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c0007
+class Batches:
+    "What a training learns from, whatever it came as. Raises `SpecgenError` for what no batch can be taken from."
+
+    def __init__(
+        self,
+        data,  # tensors of equal length (one, a tuple or a dict), a Dataset with a length, or a DataLoader (with its own batch size and order)
+        batch_size: int,  # examples a step, of all processes together
+        seed: int,
+        device: torch.device,
+    ):
+        self.seed, self.device, self.state, self.source, self.size = seed, device, process_state(), data, batch_size
+        self.columns = as_batch(data.tensors if isinstance(data, (SpectrogramDataset, TensorDataset)) else data)
+        self.loader, self.iterator, self.epoch, self.done = isinstance(data, DataLoader), iter(()), -1, 0
+        dataset = data.dataset if self.loader else data
+        self.n = batch_length(self.columns) if self.columns is not None else len(dataset) if hasattr(dataset, "__len__") else None
+        indexed = hasattr(data, "__getitem__") and self.n is not None and not isinstance(data, (str, bytes, tuple, list, dict))
+        if self.columns is None and not self.loader and not indexed:
+            what = f"training data of type {type(data).__name__}"
+            raise SpecgenError(f"{what}: give tensors of one equal length (one, a tuple or a dict), a Dataset or a DataLoader")
+        if self.n == 0:
+            raise SpecgenError("training data of 0 examples: give at least 1")
+        self.size = (data.batch_size or batch_size) if self.loader else min(batch_size, self.n)
+        self.check_size(self.size)
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c0008
+@patch
+def check_size(self: Batches, size: int):
+    "Raises `SpecgenError` when a batch is too small for every process to get an example."
+    if size < self.state.num_processes:
+        raise SpecgenError(f"a batch of {size} examples for {self.state.num_processes} processes: give each at least one, or start fewer processes")
+
+
+@patch
+def share(self: Batches, step: int) -> tuple[tuple | dict, float]:
+    "This process's examples of a step on the device, and their weight: the mean over the processes of what they weigh is the batch's mean."
+    rank, world = self.state.process_index, self.state.num_processes
+    if self.loader:
+        whole = self.from_loader(step)
+        size, mine = batch_length(whole), each(lambda t: t[rank::world], whole)
+        self.check_size(size)
+    else:
+        indices = batch_indices(step, self.n, self.size, self.seed)
+        size, mine = len(indices), self.gather(indices[rank::world])
+    return each(lambda t: t.to(self.device, non_blocking=True), mine), batch_length(mine) * world / size
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c0009
+@patch
+def gather(self: Batches, indices: torch.Tensor) -> tuple | dict:
+    "The examples of these indices."
+    if self.columns is not None:
+        return each(lambda t: t.index_select(0, indices.to(t.device)), self.columns)
+    wanted = indices.tolist()
+    examples = self.source.__getitems__(wanted) if hasattr(self.source, "__getitems__") else [self.source[i] for i in wanted]
+    return self.checked(default_collate(examples))
+
+
+@patch
+def checked(self: Batches, batch) -> tuple | dict:
+    "A batch that a dataset or a loader gave. Raises `SpecgenError` if it isn't made of tensors of one length."
+    if (found := as_batch(batch)) is None:
+        raise SpecgenError(f"a batch of type {type(batch).__name__}: the training data must give tensors of one equal length: one, a tuple or a dict")
+    return found
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c000a
+@patch
+def from_loader(self: Batches, step: int) -> tuple | dict:
+    "The batch of a step, of a loader that is run through epoch after epoch; what a resumed training has seen is passed over."
+    while True:
+        batch = next(self.iterator, None)
+        if batch is None:
+            self.epoch += 1
+            order = derive_seeds(self.seed, 1, self.epoch)[0]
+            if self.source.generator is not None:
+                self.source.generator.manual_seed(order)
+            with seeded(order):
+                self.iterator = iter(self.source)
+                batch = next(self.iterator, None)
+            if batch is None:
+                raise SpecgenError("a DataLoader that gives no batch: give it more examples, or drop_last=False")
+        self.done += 1
+        if self.done > step:
+            return self.checked(batch)
+
+# %% ../nbs/08_spectrogram_dataset.ipynb #ba7c000b
+@patch
+def settle(self: Batches):
+    "Keep tensors on the GPU if they take at most half of its free memory, else in pinned memory, from where they are fetched faster."
+    if self.columns is None or self.device.type == "cpu":
+        return
+    tensors = self.columns.values() if isinstance(self.columns, dict) else self.columns
+    size = sum(t.nbytes for t in tensors if t.device.type == "cpu")
+    if self.device.type != "cuda" or size <= torch.cuda.mem_get_info(self.device)[0] / 2:
+        self.columns = each(lambda t: t.to(self.device), self.columns)
+    else:
+        self.columns = each(lambda t: t.pin_memory() if t.device.type == "cpu" else t, self.columns)
+
+
+@patch
+def identity(self: Batches) -> dict:
+    "What tells this data from other data: the number of examples, and a digest of the tensors' contents or a dataset's own."
+    if self.columns is not None:
+        return {"examples": self.n, "contents": fingerprint(self.columns)}
+    data = self.source.dataset if self.loader else self.source
+    own = data.digest() if hasattr(data, "digest") else None
+    return {"examples": self.n, "contents": fingerprint([type(data).__name__, own, self.loader and self.source.batch_size])}
