@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['SpecgenError', 'choose', 'atomic', 'sweep', 'safe_name', 'read_json', 'write_json', 'write_table', 'read_table',
-           'derive_seeds', 'global_generators', 'seeded', 'main_process', 'wait_for_everyone', 'default_device',
-           'code_digest', 'RunFolder']
+           'default_device', 'code_digest', 'RunFolder']
 
-# %% ../nbs/00_core.ipynb #71bc8c13
+# %% ../nbs/00_core.ipynb #c0000003
 import ast
 import csv
 import inspect
@@ -25,11 +24,13 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-# %% ../nbs/00_core.ipynb #9cce2d89
+from fastcore.basics import patch
+
+# %% ../nbs/00_core.ipynb #c0000007
 class SpecgenError(ValueError):
     "Bad input: the message names the thing, what is wrong with it and what to do."
 
-# %% ../nbs/00_core.ipynb #c39ae468
+
 def choose(
     what: str,  # what the name stands for, such as 'preset'
     name: str,  # the name asked for
@@ -40,7 +41,7 @@ def choose(
         raise SpecgenError(f"{what} '{name}': unknown; choose one of {', '.join(map(str, choices))}")
     return choices[name]
 
-# %% ../nbs/00_core.ipynb #a5b84eb7
+# %% ../nbs/00_core.ipynb #c000000c
 @contextmanager
 def atomic(
     path: str | Path,  # where the finished file or folder shall stand
@@ -48,7 +49,7 @@ def atomic(
     "Write a file or folder that appears under its final name only when complete; on an error nothing is left."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:60]}-{uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:20]}-{uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -58,34 +59,37 @@ def atomic(
         else:
             temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #43ec3523
+# %% ../nbs/00_core.ipynb #c000000f
 def sweep(
     folder: str | Path,
     older: float = 0.0,  # seconds; younger leftovers stay
 ):
     "Remove what killed processes left half-written under a temporary name of `atomic`."
     for path in Path(folder).glob(".*-*"):
-        if re.fullmatch(r"\..+-[0-9a-f]{8}(\.\w+)?", path.name) and time.time() - path.lstat().st_mtime >= older:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if re.fullmatch(r"\..*-[0-9a-f]{8}(\.\w+)?", path.name) and time.time() - path.lstat().st_mtime >= older:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #3a4cfd8b
+# %% ../nbs/00_core.ipynb #c0000012
 def safe_name(
     text: str,  # a class name, a label: anything
-) -> str:  # a file name: letters, digits, '-', '_', '.' inside; at most 80 characters; never a path
+) -> str:  # a file name: letters, digits, '-', '_', '.' inside; at most 109 bytes; never a path
     "A name that can stand as a file's in any folder; different texts get different names."
     text = str(text)
-    clean = re.sub(r"[^\w.-]+", "_", text).strip("._")[:60]
-    return clean if clean == text else f"{clean or 'name'}-{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    clean = re.sub(r"[^\w.-]+", "_", text).encode()[:100].decode(errors="ignore").strip("-._")
+    return clean if clean and clean == text else f"{clean or 'name'}-{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
-# %% ../nbs/00_core.ipynb #027f6994
-def read_json(path: str | Path) -> dict:
+# %% ../nbs/00_core.ipynb #c0000015
+def read_json(path: str | Path):
     "A JSON file's content. Raises `SpecgenError` when it is missing or damaged."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecgenError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except ValueError:
-        raise SpecgenError(f"{path}: is damaged; delete it and run again") from None
+        raise SpecgenError(f"{path}: is damaged, it holds no JSON; mend it, or delete it and run again") from None
 
 
 def write_json(path: str | Path, content) -> Path:
@@ -94,7 +98,7 @@ def write_json(path: str | Path, content) -> Path:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return Path(path)
 
-# %% ../nbs/00_core.ipynb #b91b7e50
+# %% ../nbs/00_core.ipynb #c0000016
 def write_table(
     path: str | Path,
     rows: list[dict],
@@ -113,36 +117,83 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     "The rows of a CSV with a header. Raises `SpecgenError` when it is missing or no such table."
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, restkey="", restval=""))
     except (OSError, csv.Error) as error:
         raise SpecgenError(f"{path}: cannot be read as a table ({error}); check the path") from None
+    if any(isinstance(row.get(""), list) for row in rows):
+        raise SpecgenError(f"{path}: has lines with more values than its header has names; mend it")
+    return rows
 
-# %% ../nbs/00_core.ipynb #3f79b0a8
+# %% ../nbs/00_core.ipynb #c0000018
 def append_row(path: Path, row: dict):
     "Add a row to a table; a new column first widens it."
     columns = []
     if path.exists():
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             columns = next(csv.reader(file), [])
     if new := [name for name in row if name not in columns]:
         columns += new
         write_table(path, read_table(path) if path.exists() else [], columns)
-    with open(path, "a", newline="") as file:
+    with open(path, "a", newline="", encoding="utf-8") as file:
         csv.DictWriter(file, columns).writerow(row)
 
 
-def read_rows(path: Path, n: int, write: bool) -> list[dict]:
-    "The first n rows of a table; what was written after them is taken away if `write`. Raises `SpecgenError` when there are fewer."
+def keep_rows(path: Path, n: int) -> list[dict]:
+    "The first n rows of a table; later ones are taken out of it. Raises `SpecgenError` when there are fewer."
     table = read_table(path) if path.exists() else []
     if len(table) < n:
-        raise SpecgenError(f"{path}: has {len(table)} rows where its checkpoint counts {n}: delete the folder to train anew")
-    if write and n == 0:
+        raise SpecgenError(f"{path}: has {len(table)} rows where {n} were written: delete its folder to begin anew")
+    if n == 0:
         path.unlink(missing_ok=True)
-    elif write:
-        write_table(path, table[:n])
-    return [{k: int(v) if k == "step" else float(v) for k, v in row.items() if v} for row in table[:n]]
+    elif len(table) > n:
+        write_table(path, table[:n], list(table[0]))
+    return table[:n]
 
-# %% ../nbs/00_core.ipynb #0e2ae4b6
+# %% ../nbs/00_core.ipynb #c000001b
+def derive_seeds(*key: int | str) -> list[int]:
+    "Two unrelated 64-bit seeds for a key of numbers: halves of its hash."
+    digest = sha256(repr(key).encode()).digest()
+    return [int.from_bytes(digest[i : i + 8], "little") for i in (0, 8)]
+
+
+def global_generators(device) -> list:
+    "torch's global generators that draw for a device: the CPU's, and the device's own."
+    import torch
+
+    device, found = torch.device(device), [torch.default_generator]
+    if device.type in ("cuda", "xpu"):
+        module = getattr(torch, device.type)
+        module.init()
+        found.append(module.default_generators[module.current_device() if device.index is None else device.index])
+    elif device.type == "mps":
+        found.append(torch.mps._get_default_mps_generator())
+    return found
+
+# %% ../nbs/00_core.ipynb #c000001c
+_RANDOM = threading.RLock()
+
+
+@contextmanager
+def seeded(
+    seed: int,
+    device="cpu",  # its own generator is seeded too; those of other devices are left alone
+) -> Iterator[None]:
+    """Within, torch's global generators of the CPU and one device start from this seed; afterwards they are as they were.
+
+    One thread at a time, so that two trainings in two threads don't disturb one another.
+    """
+    with _RANDOM:
+        generators = global_generators(device)
+        before = [g.get_state() for g in generators]
+        try:
+            for g in generators:
+                g.manual_seed(seed)
+            yield
+        finally:
+            for g, state in zip(generators, before, strict=True):
+                g.set_state(state)
+
+# %% ../nbs/00_core.ipynb #c000001f
 @contextmanager
 def held_signals(numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[list[int]]:
     "Within, the first Ctrl-C or SIGTERM is only noted in the list that is yielded."
@@ -166,50 +217,15 @@ def held_signals(numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)) -> 
     finally:
         release()
 
-# %% ../nbs/00_core.ipynb #fb3ef503
-def derive_seeds(*key: int | str) -> list[int]:
-    "Two unrelated 64-bit seeds for a key of numbers: halves of its hash."
-    digest = sha256(repr(key).encode()).digest()
-    return [int.from_bytes(digest[i : i + 8], "little") for i in (0, 8)]
-
-
-_RANDOM = threading.RLock()
-
-
-def global_generators(device) -> list:
-    "torch's global generators that draw for a device: the CPU's, and the device's own."
+# %% ../nbs/00_core.ipynb #c0000022
+def process_state():
+    "accelerate's view of the devices and processes; without a GPU it must be told so, or it never looks for other processes."
     import torch
+    from accelerate import PartialState
 
-    device, found = torch.device(device), [torch.default_generator]
-    if device.type == "cuda":
-        torch.cuda.init()
-        found.append(torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index])
-    elif device.type == "mps":
-        found.append(torch.mps._get_default_mps_generator())
-    return found
+    return PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
 
 
-@contextmanager
-def seeded(
-    seed: int,
-    device="cpu",  # its own generator is seeded too; those of other devices are left alone
-) -> Iterator[None]:
-    """Within, torch's global generators of the CPU and one device start from this seed; afterwards they are as they were.
-
-    One thread at a time, so that two trainings in two threads don't disturb one another.
-    """
-    with _RANDOM:
-        generators = global_generators(device)
-        before = [g.get_state() for g in generators]
-        for g in generators:
-            g.manual_seed(seed)
-        try:
-            yield
-        finally:
-            for g, state in zip(generators, before, strict=True):
-                g.set_state(state)
-
-# %% ../nbs/00_core.ipynb #f9db803b
 def main_process() -> bool:
     "Whether this process is the one that writes files and shows progress."
     return process_state().is_main_process
@@ -219,7 +235,7 @@ def wait_for_everyone():
     "Hold until every process has come here."
     process_state().wait_for_everyone()
 
-
+# %% ../nbs/00_core.ipynb #c0000023
 def default_device(
     device=None,  # a `torch.device` or its name; None = a GPU if there is one, in every process its own
 ):
@@ -237,20 +253,13 @@ def default_device(
         raise SpecgenError(f"device '{device}': the processes were started on '{state.device.type}'; leave the device to them")
     return state.device if state.num_processes > 1 else found
 
-# %% ../nbs/00_core.ipynb #fd340dda
-def process_state():
-    "accelerate's view of the devices and processes; without a GPU it must be told so, or it never looks for other processes."
-    import torch
-    from accelerate import PartialState
-
-    return PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
-
-
-def on_main(function: Callable, *args):
-    """Call a function on the main process alone: its result there, None elsewhere.
-
-    An error there ends the other processes too, with `SpecgenError`, so that none waits for ever.
-    """
+# %% ../nbs/00_core.ipynb #c0000024
+def on_main(
+    function: Callable,
+    *args,
+    tell: bool = False,  # send the result to every process
+):  # the function's result, on the main process or, with `tell`, on all; else None
+    "Call a function on the main process alone. An error there ends the others too, with `SpecgenError`, so that none waits for ever."
     state = process_state()
     if state.num_processes == 1:
         return function(*args)
@@ -262,66 +271,102 @@ def on_main(function: Callable, *args):
             result = function(*args)
         except BaseException as raised:
             error = raised
-    said = broadcast_object_list([error and f"{type(error).__name__}: {error}"])[0]
+    said, told = broadcast_object_list([error and f"{type(error).__name__}: {error}", result if tell else None])
     if error is not None:
         raise error
     if said:
         raise SpecgenError(f"the main process stopped: {said}")
-    return result
+    return told if tell else result
 
-# %% ../nbs/00_core.ipynb #8980fffd
-def tensor_bytes(tensor):
-    "A tensor's numbers as they lie in memory, of any type: a NumPy array of bytes."
+# %% ../nbs/00_core.ipynb #c0000029
+def described(content) -> list[str]:
+    "What JSON can't hold, in words: a tensor by a digest of its numbers as they lie in memory."
     import torch
 
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy()
+    if not torch.is_tensor(content):
+        return ["repr", repr(content)]
+    numbers = content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return ["tensor", f"{tuple(content.shape)} {content.dtype}", sha256(numbers).hexdigest()]
 
 
-def fingerprint(
-    content,  # fit for JSON, with tensors, arrays, bytes and paths inside
-) -> str:  # 16 hexadecimal digits
-    "A digest of the content, to the last bit; the order of a dict's keys doesn't count."
-    digest = sha256()
+def fingerprint(content) -> str:
+    "A digest, 16 hexadecimal digits, of numbers, texts and tensors in lists and dicts; the order of a dict's keys doesn't count."
+    return sha256(json.dumps(content, sort_keys=True, default=described).encode()).hexdigest()[:16]
 
-    def add(x):
-        if isinstance(x, dict):
-            digest.update(b"{")
-            for key in sorted(x, key=str):
-                add(str(key))
-                add(x[key])
-        elif isinstance(x, (list, tuple)):
-            digest.update(b"[%d" % len(x))
-            for part in x:
-                add(part)
-        elif hasattr(x, "detach") or hasattr(x, "__array__"):
-            digest.update(f"{tuple(x.shape)} {x.dtype}".encode())
-            digest.update(tensor_bytes(x) if hasattr(x, "detach") else x.tobytes())
-        else:
-            digest.update(repr(x).encode("utf-8", "surrogatepass"))
+# %% ../nbs/00_core.ipynb #c000002c
+class _Bare(ast.NodeTransformer):
+    "Takes out of a syntax tree what changes no result."
 
-    add(content)
-    return digest.hexdigest()[:16]
+    def visit_Raise(self, node):
+        return ast.Raise()
 
-# %% ../nbs/00_core.ipynb #9ad581f7
+    def visit_Expr(self, node):
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+    def visit_arg(self, node):
+        return ast.arg(arg=node.arg)
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        return self.generic_visit(node)
+
+
+def bare_code(function) -> str:
+    "A function's code without what changes no result; of one whose source is nowhere, its byte code."
+    try:
+        return ast.dump(_Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(function)))))
+    except (OSError, TypeError, SyntaxError):
+        code = function.__code__
+        return repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)]))
+
+# %% ../nbs/00_core.ipynb #c000002d
+INDIFFERENT = ("specgen.core", "specgen.plot")  # what only writes, draws or speaks
+
+
+def is_ours(thing) -> bool:
+    "Whether a function or class is a notebook's or this library's, and may change a result."
+    module = getattr(thing, "__module__", None) or ""
+    return module.partition(".")[0] in ("__main__", "specgen") and module not in INDIFFERENT
+
+
+def names_in(code) -> set[str]:
+    "The names that a function's code, and the functions inside it, look up."
+    return set(code.co_names).union(*(names_in(c) for c in code.co_consts if inspect.iscode(c)))
+
+
+def parts_of(thing) -> Iterator[tuple[str, object]]:
+    "What a function or class is made of and uses: (name, function, class or constant)."
+    if inspect.isclass(thing):
+        for base in thing.__mro__:
+            members = vars(base) if is_ours(base) else {}
+            yield from ((f"{base.__qualname__}.{name}", value) for name, value in members.items() if not name.startswith("__") or callable(value))
+    elif code := getattr(thing, "__code__", None):
+        known = inspect.getclosurevars(thing).nonlocals | thing.__globals__
+        yield from ((name, known[name]) for name in names_in(code) if name in known)
+
+# %% ../nbs/00_core.ipynb #c000002e
 def code_digest(*objects) -> str:
-    "A digest of the code of functions and classes: comments, docstrings and layout don't count."
-    digest = sha256()
-    for thing in objects:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(getattr(body[0].value, "value", None), str):
-                node.body = body[1:] or [ast.Pass()]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:16]
+    "A digest of the code of functions and classes and of what they call of ours: comments, docstrings, hints and errors' texts don't count."
+    waiting, seen = [("", thing) for thing in objects], {}
+    while waiting:
+        name, thing = waiting.pop()
+        thing = getattr(thing, "__func__", None) or getattr(thing, "fget", None) or getattr(thing, "func", None) or inspect.unwrap(thing)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            key = f"{thing.__module__}.{thing.__qualname__}"
+            if is_ours(thing) and key not in seen:
+                seen[key] = "" if inspect.isclass(thing) or thing.__code__.co_filename == "<string>" else bare_code(thing)
+                waiting += parts_of(thing)
+        elif isinstance(thing, (bool, int, float, str, tuple)):
+            seen[f"constant {name}"] = repr(thing)
+    return fingerprint(seen)
 
-# %% ../nbs/00_core.ipynb #876175dc
+# %% ../nbs/00_core.ipynb #c0000031
 class RunFolder:
     """A folder in which one run leaves its results, stage by stage; a run that was stopped continues there.
 
-    `run.json` says what decides the result: settings, a digest of the recordings' contents, a digest of the code. A folder of another run, or one that
-    another process works in, is refused with `SpecgenError`. Use it in a `with` statement: it holds a lock until the end.
+    `run.json` says what decides the result: settings, a digest of the recordings' contents, a digest of the code. Use it in a `with` statement,
+    in every process. Raises `SpecgenError` for a folder of another run, and for one that another
+    process works in.
     """
 
     def __init__(
@@ -334,86 +379,117 @@ class RunFolder:
         stages: int = 0,  # for the headings
         show: bool = False,  # print the headings, on the main process
     ):
-        self.path, self.n_stages, self.count, self.show = Path(path), stages, 0, show and main_process()
-        self.settings = json.loads(json.dumps({**settings, "recordings": recordings, "code": code}))
+        self.path, self.n_stages, self.count, self.show, self.claimed = Path(path), stages, 0, show and main_process(), False
+        self.settings = json.loads(json.dumps({**settings, "recordings": recordings, "code": code}, default=str))
 
     def __enter__(self) -> "RunFolder":
-        from filelock import FileLock, Timeout
-
-        if main_process():
-            if self.path.exists() and not self.path.is_dir():
-                raise SpecgenError(f"{self.path}: is a file; name a folder")
-            self.fresh = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(self.path / ".lock")
-            try:
-                self.lock.acquire(timeout=0)
-            except Timeout:
-                raise SpecgenError(f"{self.path}: another process works there; wait for it, or name another folder") from None
-            try:
-                self.claim()
-            except BaseException:
-                self.leave()
-                raise
-        wait_for_everyone()
+        on_main(self.start)
         return self
 
     def __exit__(self, kind, error, trace):
         if main_process():
-            self.leave(failed=kind is not None and not self.results())
+            self.end(failed=kind is not None)
 
-    def results(self) -> list[Path]:
-        "What the run has left so far."
-        return [p for p in self.path.iterdir() if p.name not in (".lock", "run.json")]
+# %% ../nbs/00_core.ipynb #c0000032
+@patch
+def results(self: RunFolder) -> list[Path]:
+    "The files that the run has left so far; hidden ones and the folder's own don't count."
+    files = [p for p in self.path.rglob("*") if p.is_file() and p.name not in ("run.json", "skipped.csv")]
+    return [p for p in files if not any(part.startswith(".") for part in p.relative_to(self.path).parts)]
 
-    def leave(self, failed: bool = True):
-        "Release the lock; a run that failed before it had any result leaves no claim."
-        if failed and self.fresh:
+
+@patch
+def start(self: RunFolder):
+    "Lock the folder and claim it; when that fails everything is as it was."
+    from filelock import FileLock, Timeout
+
+    if self.path.exists() and not self.path.is_dir():
+        raise SpecgenError(f"{self.path}: is a file; name a folder")
+    self.fresh, self.lock = not self.path.exists(), FileLock(self.path / ".lock")
+    try:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock.acquire(timeout=0)
+    except Timeout:
+        raise SpecgenError(f"{self.path}: another process works there; wait for it, or name another folder") from None
+    except NotImplementedError:
+        pass  # a file system without locks
+    except OSError as error:
+        raise SpecgenError(f"{self.path}: cannot be written to ({error.strerror}); name another folder") from None
+    try:
+        self.claim()
+    except BaseException:
+        self.end(failed=True)
+        raise
+
+# %% ../nbs/00_core.ipynb #c0000033
+@patch
+def claim(self: RunFolder):
+    "Note whose folder this is. Raises `SpecgenError` when it is another run's."
+    mark, results = self.path / "run.json", self.results()
+    if mark.is_file() and results:
+        if changed := differences(read_json(mark), self.settings):
+            raise SpecgenError(f"{self.path}: holds a run with {'; '.join(changed)}; name another folder, or delete this one to begin anew")
+    elif results:
+        raise SpecgenError(f"{self.path}: is not empty and holds no run; name another folder")
+    sweep(self.path)
+    write_json(mark, self.settings)
+    self.claimed = True
+
+
+@patch
+def end(self: RunFolder, failed: bool):
+    "Release the lock; a run that failed before it had any result leaves no claim."
+    if failed and self.claimed and not self.results():
+        if self.fresh:
             shutil.rmtree(self.path, ignore_errors=True)
-        self.lock.release()
-        self.lock.lock_file and Path(self.lock.lock_file).unlink(missing_ok=True)
+        else:
+            (self.path / "run.json").unlink(missing_ok=True)
+    self.lock.release()
 
-    def claim(self):
-        "Note whose folder this is. Raises `SpecgenError` when it is another run's."
-        mark = self.path / "run.json"
-        if mark.is_file():
-            held = read_json(mark)
-            for key, value in self.settings.items():
-                if held.get(key) != value:
-                    what = {"recordings": "other recordings", "code": "another version of the code"}.get(key, f"{key} {held.get(key)}, not {value}")
-                    raise SpecgenError(f"{self.path}: holds a run with {what}; name another folder, or delete this one to begin anew")
-        elif self.results():
-            raise SpecgenError(f"{self.path}: is not empty and holds no run; name another folder")
-        sweep(self.path)
-        write_json(mark, self.settings)
+# %% ../nbs/00_core.ipynb #c0000034
+def leaves(settings: dict, prefix: str = "") -> dict:
+    "Nested settings as one flat dict: {'preset.training.steps': 10}."
+    flat = {}
+    for key, value in settings.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
 
-    def is_done(self, name: str) -> bool:
-        "Whether a stage's results are complete."
-        return (self.path / name / "done.json").is_file()
 
-    def stage(
-        self,
-        name: str,  # also the folder of its results
-        make: Callable[[Path], dict | None],  # (folder) -> numbers about it
-        alone: bool = False,  # only the main process came here; otherwise all do, and share the trainings
-    ) -> Path:  # the folder with the results
-        "Do a stage, or find it done."
-        self.count += 1
-        folder, done = self.path / name, self.is_done(name)
-        self.say(f"[{self.count}/{self.n_stages}] {name}" + (": done before" if done else ""))
-        if not done:
-            start = time.perf_counter()
-            folder.mkdir(parents=True, exist_ok=True)
-            if main_process():
-                sweep(folder)
-            numbers = make(folder)
-            if main_process():
-                write_json(folder / "done.json", {"seconds": round(time.perf_counter() - start, 1), **(numbers or {})})
-            if not alone:
-                wait_for_everyone()
-        return folder
+def differences(held: dict, asked: dict) -> list[str]:
+    "Every setting in which two runs differ, in words."
+    held, asked = leaves(held), leaves(asked)
+    words = {"recordings": "other recordings", "code": "another version of the code"}
+    changed = [key for key in dict.fromkeys([*held, *asked]) if held.get(key) != asked.get(key)]
+    return [words.get(key) or f"{key} {str(held.get(key))[:60]}, not {str(asked.get(key))[:60]}" for key in changed]
 
-    def say(self, text: str):
-        "Print, on the main process, if this run shows what it does."
-        if self.show:
-            print(text, flush=True)
+# %% ../nbs/00_core.ipynb #c0000035
+@patch
+def is_done(self: RunFolder, name: str) -> bool:
+    "Whether a stage's results are complete."
+    return (self.path / name / "done.json").is_file()
+
+
+@patch
+def stage(
+    self: RunFolder,
+    name: str,  # also the folder of its results
+    make: Callable[[Path], dict | None],  # (folder) -> numbers about it
+    alone: bool = False,  # only the main process makes it; otherwise all do, and share the trainings. All come here in either case
+) -> Path:  # the folder with the results
+    "Do a stage, or find it done."
+    self.count, folder = self.count + 1, self.path / name
+    done = on_main(self.is_done, name, tell=True)
+    self.say(f"[{self.count}/{self.n_stages}] {name}" + (": done before" if done else ""))
+    if not done:
+        start = time.perf_counter()
+        on_main(lambda: (folder.mkdir(parents=True, exist_ok=True), sweep(folder))[0])
+        numbers = on_main(make, folder) if alone else make(folder)
+        on_main(lambda: write_json(folder / "done.json", {"seconds": round(time.perf_counter() - start, 1), **(numbers or {})}))
+    return folder
+
+
+@patch
+def say(self: RunFolder, text: str):
+    "Print, on the main process, if this run shows what it does."
+    if self.show:
+        print(text, flush=True)

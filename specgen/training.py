@@ -14,21 +14,19 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .core import SpecgenError, append_row, atomic, default_device, derive_seeds, fingerprint, held_signals
-from .core import on_main, process_state, read_rows, seeded, sweep, write_table
+from .core import keep_rows, on_main, process_state, seeded, sweep, write_table
 from .models import PRECISIONS, autocast_dtype
+from .spectrogram_dataset import Batches
 
 # %% ../nbs/11_training.ipynb #d3778e1e
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class TrainConfig:
     weight_decay: float = 0.01  # AdamW's decoupled decay
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's memory of the gradient and of its square
     warmup: int = 0  # steps in which the learning rate rises linearly
-    schedule: str = "cosine"  # after the warm-up: 'cosine' down to zero, or 'constant'
+    schedule: str = "cosine"  # after the warm-up: 'cosine' down to zero, 'constant', or 'exponential'
+    lr_decay: float = 0.999  # factor a step of the exponential schedule
     grad_clip: float | None = 1.0  # longest gradient (2-norm over all weights); None never clips
     ema: float | None = None  # decay of the averaged weights, such as 0.999; None keeps the raw ones
     precision: str = "auto"  # of `autocast_dtype`
@@ -54,46 +53,29 @@ class TrainConfig:
     def __post_init__(self):
         check_config(self)
 
-# %% ../nbs/11_training.ipynb #5440373d
+# %% ../nbs/11_training.ipynb #c1100001
 def check_config(config: TrainConfig):
     "Raises `SpecgenError` for settings that cannot be."
     for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
         if getattr(config, name) < 1:
             raise SpecgenError(f"{name} is {getattr(config, name)}: give at least 1")
-    for name, choices in {"schedule": ("cosine", "constant"), "precision": ("auto", *PRECISIONS)}.items():
+    for name, choices in {"schedule": ("cosine", "constant", "exponential"), "precision": ("auto", *PRECISIONS)}.items():
         if getattr(config, name) not in choices:
             raise SpecgenError(f"{name} is {getattr(config, name)!r}: choose one of {', '.join(choices)}")
     if config.seed < 0 or config.ema is not None and not 0 <= config.ema < 1:
         raise SpecgenError(f"seed is {config.seed} and ema is {config.ema}: the seed must not be negative, and ema lies in [0, 1)")
-
-# %% ../nbs/11_training.ipynb #00111e71
-@lru_cache(maxsize=4)
-def shuffled(seed: int, epoch: int, n: int) -> torch.Tensor:
-    "The order of n examples in an epoch: LongTensor (n,)."
-    return torch.randperm(n, generator=torch.Generator().manual_seed(derive_seeds(seed, 1, epoch)[0]))
-
-
-def batch_indices(
-    step: int,  # how many steps were done before
-    n: int,  # examples in the data
-    batch_size: int,  # examples a step; at most n are taken
-    seed: int = 0,
-) -> torch.Tensor:  # LongTensor (min(batch_size, n),)
-    "Which examples a step sees: the same whoever asks, and whenever."
-    size = min(batch_size, n)
-    start, stop = step * size, (step + 1) * size
-    epochs = range(start // n, (stop - 1) // n + 1)
-    return torch.cat([shuffled(seed, e, n)[max(start - e * n, 0) : stop - e * n] for e in epochs])
 
 # %% ../nbs/11_training.ipynb #61b98478
 def learning_rate(step: int, config: TrainConfig) -> float:
     "The learning rate of the step after `step` done ones."
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.lr * (0.5 + 0.5 * math.cos(math.pi * progress) if config.schedule == "cosine" else 1.0)
+    done, steps = step - config.warmup, max(config.steps - config.warmup, 1)
+    if config.schedule == "exponential":
+        return config.lr * config.lr_decay**done
+    return config.lr * (0.5 + 0.5 * math.cos(math.pi * done / steps) if config.schedule == "cosine" else 1.0)
 
-# %% ../nbs/11_training.ipynb #85c02297
+# %% ../nbs/11_training.ipynb #c1100003
 def parameter_groups(
     model: torch.nn.Module,
     config: TrainConfig,
@@ -141,124 +123,6 @@ class Loss(torch.nn.Module):
             result = self.loss_fn(self.model, batch, generator)
         return result if isinstance(result, tuple) else (result, {})
 
-# %% ../nbs/11_training.ipynb #9cca3aa3
-def as_batch(data) -> tuple | dict | None:
-    "Tensors of equal length as a tuple or dict of them; a tensor alone is one column. None for anything else."
-    columns = (data,) if torch.is_tensor(data) else tuple(data) if isinstance(data, (tuple, list)) else data
-    tensors = list(columns.values()) if isinstance(columns, dict) else columns if isinstance(columns, tuple) else [None]
-    return columns if tensors and all(torch.is_tensor(t) and t.ndim and len(t) == len(tensors[0]) for t in tensors) else None
-
-
-def each(function: Callable, batch: tuple | dict) -> tuple | dict:
-    "The function of every tensor of a batch."
-    return {k: function(t) for k, t in batch.items()} if isinstance(batch, dict) else tuple(map(function, batch))
-
-
-def first(batch: tuple | dict) -> torch.Tensor:
-    "Any tensor of a batch."
-    return next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
-
-# %% ../nbs/11_training.ipynb #b3992391
-class Batches:
-    "What `train` learns from, whatever it came as: gives the batch of a step, and this process's share of it."
-
-    def __init__(self, data, config: TrainConfig, device: torch.device):
-        tensors = getattr(data, "tensors", data)  # a `SpectrogramDataset` or a `TensorDataset`: one gather a step instead of a call an example
-        self.config, self.device, self.columns, self.epoch, self.done = config, device, as_batch(tensors), -1, 0
-        self.state, self.loader, self.dataset = process_state(), None, None
-        if self.columns is not None:
-            self.n = len(first(self.columns))
-        elif isinstance(data, DataLoader):
-            self.loader, self.iterator = data, iter(())
-            self.n = len(data.dataset) if hasattr(data.dataset, "__len__") else None
-        elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (str, bytes, tuple, list, dict)):
-            self.dataset, self.n = data, len(data)
-        else:
-            kind = type(data).__name__
-            raise SpecgenError(f"training data of type {kind}: give tensors of one equal length (one, a tuple or a dict), a Dataset or a DataLoader")
-        if self.n == 0:
-            raise SpecgenError("training data of 0 examples: give at least 1")
-        if self.n and not self.loader:
-            self.check_size(min(config.batch_size, self.n))
-
-    def check_size(self, size: int):
-        "Raises `SpecgenError` when a batch is too small for every process to get an example."
-        if size < self.state.num_processes:
-            raise SpecgenError(f"a batch of {size} examples for {self.state.num_processes} processes: give each at least one, or start fewer processes")
-
-# %% ../nbs/11_training.ipynb #bc99db31
-@patch
-def share(self: Batches, step: int) -> tuple[tuple | dict, float]:
-    "This process's examples of a step on the device, and their weight: the mean over the processes of what they weigh is the batch's mean."
-    rank, world = self.state.process_index, self.state.num_processes
-    if self.loader:
-        whole = self.from_loader(step)
-        size, mine = len(first(whole)), each(lambda t: t[rank::world], whole)
-        self.check_size(size)
-    else:
-        indices = batch_indices(step, self.n, self.config.batch_size, self.config.seed)
-        size, mine = len(indices), self.gather(indices[rank::world])
-    return each(lambda t: t.to(self.device, non_blocking=True), mine), len(first(mine)) * world / size
-
-
-@patch
-def gather(self: Batches, indices: torch.Tensor) -> tuple | dict:
-    "The examples of these indices."
-    if self.columns is not None:
-        return each(lambda t: t.index_select(0, indices.to(t.device)), self.columns)
-    wanted = indices.tolist()
-    examples = self.dataset.__getitems__(wanted) if hasattr(self.dataset, "__getitems__") else [self.dataset[i] for i in wanted]
-    return self.checked(torch.utils.data.default_collate(examples))
-
-
-@patch
-def checked(self: Batches, batch) -> tuple | dict:
-    "A batch that came from a dataset or a loader. Raises `SpecgenError` if it isn't made of tensors of one length."
-    if (found := as_batch(batch)) is None:
-        raise SpecgenError(f"a batch of type {type(batch).__name__}: the training data must give tensors of one equal length: one, a tuple or a dict")
-    return found
-
-# %% ../nbs/11_training.ipynb #985cd760
-@patch
-def from_loader(self: Batches, step: int) -> tuple | dict:
-    "The batch of a step, of a loader that is run through epoch after epoch; what a resumed training has seen is passed over."
-    while True:
-        batch = next(self.iterator, None)
-        if batch is None:
-            self.epoch += 1
-            with seeded(derive_seeds(self.config.seed, 1, self.epoch)[0]):
-                if self.loader.generator is not None:
-                    self.loader.generator.manual_seed(torch.default_generator.initial_seed())
-                self.iterator = iter(self.loader)
-                batch = next(self.iterator, None)
-            if batch is None:
-                raise SpecgenError("the DataLoader gives no batch: give it more examples, or drop_last=False")
-        self.done += 1
-        if self.done > step:
-            return self.checked(batch)
-
-
-@patch
-def settle(self: Batches):
-    "Keep tensors on the GPU if they take at most half of its free memory, else in pinned memory, from where they are fetched faster."
-    if self.columns is None or self.device.type == "cpu":
-        return
-    size = sum(each(lambda t: t.nbytes if t.device.type == "cpu" else 0, self.columns)) if isinstance(self.columns, tuple) else 0
-    if self.device.type != "cuda" or size <= torch.cuda.mem_get_info(self.device)[0] / 2:
-        self.columns = each(lambda t: t.to(self.device), self.columns)
-    else:
-        self.columns = each(lambda t: t.pin_memory() if t.device.type == "cpu" else t, self.columns)
-
-
-@patch
-def identity(self: Batches) -> dict:
-    "What tells this data from other data: the number of examples, and a digest of tensors' contents or a dataset's own."
-    if self.columns is not None:
-        return {"examples": self.n, "contents": fingerprint(self.columns)}
-    data = self.loader.dataset if self.loader else self.dataset
-    kind = [type(data).__name__, data.digest() if hasattr(data, "digest") else None, self.loader and self.loader.batch_size]
-    return {"examples": self.n, "contents": fingerprint(kind)}
-
 # %% ../nbs/11_training.ipynb #8aa51a30
 @dataclass
 class History:
@@ -297,26 +161,30 @@ class Meter:
         values = [torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in numbers.values()]
         self.waiting.append((weight, list(numbers), torch.stack(values)))
 
-    def settle(self, step: int, together: bool = True) -> None:
-        "Fetch what waits, averaged over the processes if they all do so; `SpecgenError` if a number is not finite."
-        values = iter(torch.cat([v for _, _, v in self.waiting]).tolist() if self.waiting else ())
-        rows = [(weight, {name: next(values) for name in names}) for weight, names, _ in self.waiting]
-        everyone = gather_object([rows]) if together and process_state().num_processes > 1 else [rows]
-        for number, seen in enumerate(zip(*everyone, strict=True), step - len(rows) + 1):
-            for name in dict.fromkeys(name for _, row in seen for name in row):
-                pairs = [(weight, row[name]) for weight, row in seen if name in row]
-                value = pairs[0][1] if len(pairs) == 1 else sum(w * v for w, v in pairs) / sum(w for w, _ in pairs)
-                if math.isfinite(value):
-                    total, count = self.sums.get(name, (0.0, 0))
-                    self.sums[name] = (total + value, count + 1)
-                elif name not in self.skips:
-                    raise SpecgenError(f"{name} is {value} at step {number}: lower the learning rate, or look for bad examples")
-        self.waiting = []
-
     def means(self) -> dict:
         "The mean of every settled number; begins anew."
         sums, self.sums = self.sums, {}
         return {name: total / count for name, (total, count) in sums.items()}
+
+# %% ../nbs/11_training.ipynb #c1100006
+@patch
+def settle(self: Meter, step: int, together: bool = True) -> None:
+    "Fetch what waits, averaged over the processes if they all do so; `SpecgenError` if a number is not finite."
+    from accelerate.utils import gather_object
+
+    values = iter(torch.cat([v for _, _, v in self.waiting]).tolist() if self.waiting else ())
+    rows = [(weight, {name: next(values) for name in names}) for weight, names, _ in self.waiting]
+    everyone = gather_object([rows]) if together and process_state().num_processes > 1 else [rows]
+    for number, seen in enumerate(zip(*everyone, strict=True), step - len(rows) + 1):
+        for name in dict.fromkeys(name for _, row in seen for name in row):
+            pairs = [(weight, row[name]) for weight, row in seen if name in row]
+            value = pairs[0][1] if len(pairs) == 1 else sum(w * v for w, v in pairs) / sum(w for w, _ in pairs)
+            if math.isfinite(value):
+                total, count = self.sums.get(name, (0.0, 0))
+                self.sums[name] = (total + value, count + 1)
+            elif name not in self.skips:
+                raise SpecgenError(f"{name} is {value} at step {number}: lower the learning rate, or look for bad examples")
+    self.waiting = []
 
 # %% ../nbs/11_training.ipynb #bf50c668
 class Run:
@@ -327,7 +195,7 @@ class Run:
         self.state, self.device, self.out = process_state(), default_device(device), Path(out) if out else None
         self.main = self.state.is_main_process
         dtype = autocast_dtype(config.precision, self.device, accelerator)
-        self.data = Batches(data, config, self.device)
+        self.data = Batches(data, config.batch_size, config.seed, self.device)
         self.network = self.wrap(Loss(model.to(self.device), loss_fn, self.device, dtype))
         self.run = describe_run(model, config, lr_scales, self.data.identity()) if out else {}
         self.data.settle()
@@ -340,12 +208,6 @@ class Run:
         self.saved = self.drawn = time.perf_counter()
         self.ticked = self.saved, 0  # seconds and step at the end of the last row
 
-    def wrap(self, network: Loss) -> torch.nn.Module:
-        "With several processes, a module that averages their gradients."
-        if self.state.num_processes == 1:
-            return network
-        return torch.nn.parallel.DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
-
     @property
     def finished(self) -> bool:
         return self.step == self.config.steps
@@ -355,7 +217,15 @@ class Run:
         "The model as it is judged and kept: with the averaged weights if there are."
         return self.average.module if self.average else self.model
 
-# %% ../nbs/11_training.ipynb #0f0a4bd1
+# %% ../nbs/11_training.ipynb #c1100007
+@patch
+def wrap(self: Run, network: Loss) -> torch.nn.Module:
+    "With several processes, a module that averages their gradients."
+    if self.state.num_processes == 1:
+        return network
+    return torch.nn.parallel.DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+# %% ../nbs/11_training.ipynb #c1100008
 @patch
 def update(self: Run) -> None:
     "One step: this process's share of the batch, the gradient of all, the weights."
@@ -376,7 +246,7 @@ def update(self: Run) -> None:
     if self.average:
         self.average.update_parameters(self.model)
 
-
+# %% ../nbs/11_training.ipynb #c1100012
 @patch
 def clip(self: Run) -> torch.Tensor:
     "The gradient's norm, each group's times its factor; the gradients are made shorter where it is too long."
@@ -397,7 +267,7 @@ def describe_run(model: torch.nn.Module, config: TrainConfig, lr_scales: dict | 
     run = {"model": type(model).__name__, "weights": shapes, **data, "lr_scales": lr_scales, **asdict(config)}
     return json.loads(json.dumps({name: value for name, value in run.items() if name not in RESUME_IGNORES}))
 
-
+# %% ../nbs/11_training.ipynb #c1100009
 @patch
 def tensors(self: Run) -> dict[str, torch.Tensor]:
     "Everything that the next step depends on; of a finished run only the weights."
@@ -410,7 +280,7 @@ def tensors(self: Run) -> dict[str, torch.Tensor]:
     # copies, because safetensors refuses tied weights that share memory
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
 
-
+# %% ../nbs/11_training.ipynb #c1100013
 @patch
 def save(self: Run, draw: bool = False) -> None:
     "Write the checkpoint and, now and then, the figure of the curves."
@@ -446,7 +316,7 @@ def read_checkpoint(
         raise SpecgenError(f"{path} belongs to a run with {'; '.join(changed)}: choose another folder, or delete it to train anew")
     return record, tensors
 
-
+# %% ../nbs/11_training.ipynb #c110000a
 @patch
 def resume(self: Run) -> None:
     "Continue where the folder's checkpoint stands, if it has one."
@@ -457,10 +327,11 @@ def resume(self: Run) -> None:
         self.meter.sums = {name: tuple(pair) for name, pair in record["sums"].items()}
         self.ticked = time.perf_counter(), self.step
         self.restore(tensors, record["scaler"])
-    self.history.rows = on_main(read_rows, self.out / "history.csv", rows, True) or []
+    table = on_main(keep_rows, self.out / "history.csv", rows, tell=True)
+    self.history.rows = [{k: int(v) if k == "step" else float(v) for k, v in row.items() if v} for row in table]
     on_main(sweep, self.out)
 
-
+# %% ../nbs/11_training.ipynb #c110000b
 @patch
 def restore(self: Run, tensors: dict, scaler: dict) -> None:
     "Put the tensors of a checkpoint back where they were."
@@ -486,8 +357,10 @@ def restore(self: Run, tensors: dict, scaler: dict) -> None:
 def end_row(self: Run, validate: Callable | None) -> dict:
     "End a row of the history; with a validation, if there is one, on the main process."
     self.meter.settle(self.step)
-    (seconds, step), size = self.ticked, min(self.config.batch_size, self.data.n or self.config.batch_size)
-    rate = (self.step - step) * size / (time.perf_counter() - seconds)
+    if self.scaler.is_enabled() and self.scaler.get_scale() < 1e-6:
+        raise SpecgenError(f"fp16 has no finite gradient at step {self.step}, however small the loss: train in bf16 or fp32")
+    (seconds, step), now = self.ticked, time.perf_counter()
+    rate = (self.step - step) * self.data.size / (now - seconds)
     row = {"step": self.step, **self.meter.means(), "lr": learning_rate(self.step - 1, self.config), "rate": rate}
     self.history.rows.append(row)
     on_main(self.look, row, validate)
@@ -495,7 +368,7 @@ def end_row(self: Run, validate: Callable | None) -> dict:
     self.ticked = time.perf_counter(), self.step
     return row
 
-
+# %% ../nbs/11_training.ipynb #c1100014
 @patch
 def look(self: Run, row: dict, validate: Callable | None) -> None:
     "What the main process does at the end of a row: validate, write the row, and save when the last checkpoint is old."
@@ -504,51 +377,15 @@ def look(self: Run, row: dict, validate: Callable | None) -> None:
             row |= {f"val_{name}": float(value) for name, value in validate(self.best.eval()).items()}
     if self.out:
         append_row(self.out / "history.csv", row)
-    if time.perf_counter() - self.saved > 60 * self.config.checkpoint_minutes:
+    if not self.finished and time.perf_counter() - self.saved > 60 * self.config.checkpoint_minutes:
         self.save()
 
-# %% ../nbs/11_training.ipynb #f0501cc9
-def train(
-    model: torch.nn.Module,  # changed in place; afterwards in eval mode on the device, with the averaged weights if there are
-    data,  # tensors of equal length (a tuple, a dict, or one alone), a `SpectrogramDataset`, a map-style Dataset, or a DataLoader (with its own batch size)
-    loss_fn: Callable,  # (model, batch: tuple or dict of tensors, generator) -> mean loss of the batch, or (loss, dict of its parts)
-    config: TrainConfig,
-    *,
-    out: str | Path | None = None,  # folder for checkpoint.safetensors, history.csv and history.png; the same one again continues the run
-    validate: Callable | None = None,  # (model in eval mode, with the averaged weights if there are) -> dict of numbers
-    title: str = "train",  # of the progress bar
-    progress: bool = True,
-    device: str | torch.device | None = None,  # None = of `default_device`
-    accelerator=None,  # an `accelerate.Accelerator`, whose mixed precision 'auto' follows
-    lr_scales: dict[str, float] | None = None,  # factors on the learning rate, by the first words of parameters' names, such as {'encoder.input': 0.1}
-) -> History:
-    """Train a model; if the folder holds a checkpoint of the same run, continue it, or return at once if it was finished.
-
-    Under `accelerate launch` every process takes its share of each batch, and the main one writes. The same seed gives the same weights
-    (on a CPU bit for bit, interrupted or not), and the caller's random state is left alone. Raises `SpecgenError` for unusable data, for
-    a number that is not finite and for a checkpoint that is damaged or of another run; Ctrl-C saves a checkpoint, then goes on as
-    `KeyboardInterrupt`.
-    """
-    run = Run(model.train(), data, loss_fn, config, out, device, accelerator, lr_scales)
-    if out:
-        run.resume()
-    shown, wait = progress and run.main, 0.2 if sys.stderr.isatty() else 2
-    caught = run.loop(validate, tqdm(total=config.steps, initial=run.step, desc=title, disable=not shown, mininterval=wait))
-    if caught:
-        if run.main and not run.finished:
-            run.meter.settle(run.step, together=False)
-            run.save(draw=True)
-        signal.raise_signal(caught[0])
-        raise KeyboardInterrupt
-    model.eval()
-    run.state.wait_for_everyone()
-    return run.history
-
-# %% ../nbs/11_training.ipynb #27cd2538
+# %% ../nbs/11_training.ipynb #c110000c
 @patch
 def loop(self: Run, validate: Callable | None, bar: tqdm) -> list[int]:
     "Step until all is done, or until a signal asks the main process to stop: the signals caught."
     config = self.config
+    self.model.train()
     with bar, held_signals((signal.SIGINT, signal.SIGTERM) if self.main else (signal.SIGINT,)) as caught:
         while not self.finished and not (caught and self.main):
             self.update()
@@ -564,7 +401,44 @@ def loop(self: Run, validate: Callable | None, bar: tqdm) -> list[int]:
                 on_main(self.save)
     return caught
 
-# %% ../nbs/11_training.ipynb #89fc3bc0
+# %% ../nbs/11_training.ipynb #f0501cc9
+def train(
+    model: torch.nn.Module,  # changed in place; afterwards in eval mode on the device, with the averaged weights if there are
+    data,  # tensors of equal length (a tuple, a dict, or one alone), a `SpectrogramDataset`, a map-style Dataset, or a DataLoader (with its own batch size)
+    loss_fn: Callable,  # (model, batch: tuple or dict of tensors, generator) -> mean loss of the batch, or (loss, dict of its parts)
+    config: TrainConfig,
+    *,
+    out: str | Path | None = None,  # folder for checkpoint.safetensors, history.csv and history.png; the same one again continues the run
+    validate: Callable | None = None,  # (model in eval mode, with the averaged weights if there are) -> dict of numbers
+    title: str = "train",  # of the progress bar
+    progress: bool = True,
+    device: str | torch.device | None = None,  # None = of `default_device`
+    accelerator=None,  # an `accelerate.Accelerator` of the caller's: its device, processes and (with 'auto') mixed precision are used
+    lr_scales: dict[str, float] | None = None,  # factors on the learning rate, by the first words of parameters' names, such as {'encoder.input': 0.1}
+) -> History:
+    """Train a model; if the folder holds a checkpoint of the same run, continue it, or return at once if it was finished.
+
+    Under `accelerate launch` every process takes its share of each batch, and the main one writes. The same seed gives the same weights
+    (on a CPU bit for bit, interrupted or not), and the caller's random state is left alone. Raises `SpecgenError` for unusable data, for
+    a number that is not finite and for a checkpoint that is damaged or of another run; Ctrl-C saves a checkpoint, then goes on as
+    `KeyboardInterrupt`.
+    """
+    run = Run(model, data, loss_fn, config, out, device, accelerator, lr_scales)
+    if out:
+        run.resume()
+    shown, wait = progress and run.main, 0.2 if sys.stderr.isatty() else 2
+    caught = run.loop(validate, tqdm(total=config.steps, initial=run.step, desc=title, disable=not shown, mininterval=wait))
+    if caught:
+        if run.main and not run.finished:
+            run.meter.settle(run.step, together=False)
+            run.save(draw=True)
+        signal.raise_signal(caught[0])
+        raise KeyboardInterrupt
+    model.eval()
+    run.state.wait_for_everyone()
+    return run.history
+
+# %% ../nbs/11_training.ipynb #c1100010
 class AdversarialPair(torch.nn.Module):
     "Generator and discriminator, trained as one."
 
@@ -577,7 +451,7 @@ def with_parts(result) -> tuple[torch.Tensor, dict]:
     "A loss and its parts, which may be none."
     return result if isinstance(result, tuple) else (result, {})
 
-# %% ../nbs/11_training.ipynb #48ccf2a8
+# %% ../nbs/11_training.ipynb #c1100011
 def train_adversarial(
     generator: torch.nn.Module,  # changed in place, as is the discriminator
     discriminator: torch.nn.Module,
