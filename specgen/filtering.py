@@ -149,21 +149,16 @@ def filter_balance(
     return {name: tuple(step[name] for step in steps) for name in sorted(steps[0])}
 
 # %% ../nbs/14_filtering.ipynb #3e42d820
-def below(path: Path, root: Path) -> str:
-    "The path as seen from the recordings' folder."
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
 def first_rows(
     recordings: AudioDataset,
     parts: dict[str, list[int]],  # 'train' and 'test': indices
 ) -> list[dict]:  # one for every recording, then one for every file that was skipped
     "What is known of the recordings before anything is decided; all are kept but those that are in no part."
-    part, root = {i: name for name, indices in parts.items() for i in indices}, recordings.root
+    part, below = {i: name for name, indices in parts.items() for i in indices}, recordings.below_root
     blank = dict.fromkeys(COLUMNS, "")
-    rows = [blank | dict(path=below(item.path, root), label=item.label, speaker=item.speaker or "", split=part.get(i, "none"),
+    rows = [blank | dict(path=below(item.path), label=item.label, speaker=item.speaker or "", split=part.get(i, "none"),
                          kept="yes" if i in part else "no", why="" if i in part else UNUSED) for i, item in enumerate(recordings)]
-    return rows + [blank | dict(path=below(bad.path, root), kept="no", why=bad.reason) for bad in recordings.skipped]
+    return rows + [blank | dict(path=below(bad.path), kept="no", why=bad.reason) for bad in recordings.skipped]
 
 # %% ../nbs/14_filtering.ipynb #131a5973
 def filter_durations(
@@ -250,6 +245,7 @@ def filter_settings(preset: str, changes: dict, seed: int) -> dict:
     for name in changes:
         choose("setting", name, known)
     settings = {**known, **{k: v for k, v in changes.items() if v is not None}, "seed": seed}
+    settings["max_stretch"] = list(settings["max_stretch"])
     drop, stretch, n_frames = settings["drop"], settings["max_stretch"], settings["n_frames"]
     if not 0 <= drop < 1:
         raise SpecgenError(f"drop {drop}: is the share of clips to remove; give 0 to 1, as 0.1")
@@ -259,7 +255,7 @@ def filter_settings(preset: str, changes: dict, seed: int) -> dict:
         raise SpecgenError(f"n_frames {n_frames}: give at least 1")
     return settings
 
-# %% ../nbs/14_filtering.ipynb #66235e22
+# %% ../nbs/14_filtering.ipynb #1c00b994
 def standardized(
     logs: torch.Tensor,  # (N, freq, time)
     mask: torch.Tensor,  # (N,) bool: those that count
@@ -290,11 +286,11 @@ def run_filter(
     kept = torch.tensor([rows[i]["kept"] == "yes" for i in order])
     specs, mean, std = standardized(logs, kept & ~is_test)
     items = [recordings[i] for i in torch.tensor(order)[kept].tolist()]
-    who = dict(speakers=[item.speaker for item in items], paths=[below(item.path, recordings.root) for item in items])
+    who = dict(speakers=[item.speaker for item in items], paths=[recordings.below_root(item.path) for item in items])
     about = dict(rows=rows, settings=settings)
     return SpectrogramDataset(specs[kept], labels[kept], classes, replace(representation, mean=mean, std=std), is_test[kept], **who, about=about)
 
-# %% ../nbs/14_filtering.ipynb #4310f9a0
+# %% ../nbs/14_filtering.ipynb #e89cb3ee
 def filter_recordings(
     recordings: AudioDataset,
     train_indices=None,  # clips to learn from; by default those of the official split
@@ -317,7 +313,7 @@ def filter_recordings(
     make = partial(run_filter, recordings, parts, representation, settings, progress=progress)
     return make(None) if out is None else kept_result(Path(out), make, recordings, parts, representation, settings)
 
-# %% ../nbs/14_filtering.ipynb #a4c1f232
+# %% ../nbs/14_filtering.ipynb #df65b689
 def kept_result(out: Path, make: Callable, recordings: AudioDataset, parts: dict, representation: Representation | None, settings: dict) -> SpectrogramDataset:
     "What `make(out)` gives, kept in the folder; made only once. Raises `SpecgenError` when the folder is another call's."
     asked = {**settings, "parts": parts, "representation": representation and representation.to_dict()}

@@ -24,17 +24,16 @@ from fastcore.basics import patch
 from markupsafe import Markup
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from tqdm import tqdm
 
-# %% ../nbs/26_pipeline.ipynb #2d21260d
+# %% ../nbs/26_pipeline.ipynb #b6a7eb1b
 from .audio import read_audio
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
 from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, read_json, wait_for_everyone, write_json
 from .datasets import AudioDataset, load_recordings
-from .evaluation import Evaluator
-from .filtering import PEAK, adaptive_hop_stft, filter_balance, filter_counts, filter_recordings
-from .flow_matching import FlowMatcher, UNet, integrate
+from .evaluation import Evaluator, floor_rows, hold_out_clips
+from .filtering import PEAK, filter_balance, filter_counts, filter_recordings
+from .flow_matching import UNet, integrate
 from .models import Model, Preset, randn, save_samples
 from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
 from .spectrogram import Representation, rmse_db
@@ -71,7 +70,7 @@ class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-spee
         self.representation = Representation.from_dict(representation)
         self.classes, self.steps, self.guidance, self.n_iter = list(classes), steps, guidance, n_iter
 
-# %% ../nbs/26_pipeline.ipynb #fa52a6c9
+# %% ../nbs/26_pipeline.ipynb #ad9090a0
 @patch(cls_method=True)
 def join(cls: DigitGenerator, unet: UNet, autoencoder: Autoencoder, dataset: SpectrogramDataset, **settings) -> DigitGenerator:
     "Put trained parts together."
@@ -93,7 +92,7 @@ def labels(self: DigitGenerator, text: str) -> torch.Tensor:
         raise SpecgenError(f"'{text}': nothing to say; this model says {', '.join(self.classes)}")
     return torch.tensor([self.classes.index(word) for word in words])
 
-# %% ../nbs/26_pipeline.ipynb #54ec543a
+# %% ../nbs/26_pipeline.ipynb #3605d9c1
 @patch
 def sample(
     self: DigitGenerator,
@@ -121,14 +120,14 @@ def to_audio(
     sounds = self.representation.decode(spectrograms.float(), n_iter=n_iter or self.n_iter)
     return 0.95 * sounds / sounds.abs().amax(-1, keepdim=True).clamp(min=1e-8)
 
-# %% ../nbs/26_pipeline.ipynb #81538606
+# %% ../nbs/26_pipeline.ipynb #13e377d2
 def augmented(dataset: SpectrogramDataset) -> SpectrogramDataset:
     "The training clips five times, and the held-out ones as they are."
     copies, held = augment_dataset(dataset.train), dataset.test
     parts = {name: torch.cat([getattr(copies, name), getattr(held, name)]) for name in ("spectrograms", "labels", "is_test")}
     return replace(dataset, **parts, speakers=[], paths=[], about={})
 
-# %% ../nbs/26_pipeline.ipynb #66aa458a
+# %% ../nbs/26_pipeline.ipynb #fb425112
 @patch(cls_method=True)
 def fit(
     cls: DigitGenerator,
@@ -150,7 +149,7 @@ def fit(
     unet = UNet.fit(latents, copies.labels, n_classes=len(dataset.classes), seed=seed + 3, out=out and Path(out) / "flow", **how)
     return cls.join(unet, autoencoder, dataset, **size.model)
 
-# %% ../nbs/26_pipeline.ipynb #b5cd4187
+# %% ../nbs/26_pipeline.ipynb #1357508d
 class Plan(NamedTuple):
     "How the pipeline runs."
 
@@ -169,7 +168,7 @@ class Plan(NamedTuple):
         "What every training is told."
         return dict(preset=self.size.training["preset"], device=self.device, precision=self.precision, progress=self.show)
 
-# %% ../nbs/26_pipeline.ipynb #2083a188
+# %% ../nbs/26_pipeline.ipynb #6afdf65c
 def thinned_recordings(
     name: str | Path,  # name or folder
     root: str | Path | None,  # where it lies
@@ -190,27 +189,14 @@ def thinned_recordings(
     return recordings.subset(sorted(chosen))
 
 # %% ../nbs/26_pipeline.ipynb #b7d4326a
-def hold_out_known_voices(
-    dataset: SpectrogramDataset,
-    seed: int,
-) -> tuple[SpectrogramDataset, SpectrogramDataset, SpectrogramDataset | None]:  # all, more held out; held-out clips of known voices; of unseen ones
-    "Clips that nothing learns from, by known voices and by unseen ones; as many of each where both are there."
-    train, test = dataset.train, dataset.test
-    known = set(train.speakers) - {None}
-    if not known or known & set(test.speakers) or not len(test):
-        return dataset, test, None
-    share = min(0.1, len(test) / len(train))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    chosen = torch.zeros(len(train), dtype=torch.bool)
-    for k in train.labels.unique():
-        members = order[train.labels[order] == k]
-        chosen[members[: round(share * len(members))]] = True
-    index = torch.arange(len(dataset))
-    held = dataset.is_test.clone()
-    held[index[~dataset.is_test][chosen]] = True
-    return replace(dataset, is_test=held), train.select(chosen), test
+def with_floor(dataset: SpectrogramDataset, seed: int) -> SpectrogramDataset:
+    "The dataset, with some clips of known voices held out if the split holds out whole voices only: no more than it has of those."
+    test, known = dataset.test, set(dataset.train.speakers) - {None}
+    if not known or not len(test) or known & set(test.speakers):
+        return dataset
+    return hold_out_clips(dataset, min(0.1, len(test) / int((~dataset.is_test).sum())), seed)
 
-# %% ../nbs/26_pipeline.ipynb #ccf8e8bd
+# %% ../nbs/26_pipeline.ipynb #250a8b4c
 def filter_stage(recordings: AudioDataset, plan: Plan, folder: Path) -> dict:
     "Recordings to spectrograms of one size."
     dataset = filter_recordings(recordings, preset=plan.preset, seed=plan.seed, out=folder / "dataset", progress=plan.show)
@@ -223,7 +209,6 @@ def filter_stage(recordings: AudioDataset, plan: Plan, folder: Path) -> dict:
 
 
 def save_tensors(path: Path, **tensors: torch.Tensor):
-    "Write tensors as safetensors, atomically."
     with atomic(path) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
 
@@ -253,39 +238,33 @@ def encode_again(sounds: torch.Tensor, representation: Representation) -> torch.
 
 def scored_rows(
     model: DigitGenerator,
-    known: SpectrogramDataset,  # held-out clips of known voices
-    unseen: SpectrogramDataset | None,  # of unseen voices
+    dataset: SpectrogramDataset,  # of `with_floor`
     n_samples: int,  # spectrograms to draw; at least one of each class
     seed: int,
 ) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:  # name: spectrograms and what they should say; the generated sounds
-    "Everything that is scored."
+    "Everything that is scored: first the floor, then what is made of its clips, then what is generated."
     r, asked = model.representation, torch.arange(max(n_samples, len(model.classes))) % len(model.classes)
+    rows = {name: clips.tensors for name, clips in floor_rows(dataset).items()}
+    real, labels = next(iter(rows.values()))
     drawn = model.sample(asked, seed=seed)
     sounds = model.to_audio(drawn)
-    rows = {"held-out recordings, known voices": known.tensors}
-    if unseen is not None:
-        rows["held-out recordings, unseen voices"] = unseen.tensors
-    rows["their spectrograms as sound"] = encode_again(model.to_audio(known.spectrograms), r), known.labels
-    rows["after the autoencoder"] = model.autoencoder.reconstruct(known.spectrograms), known.labels
+    rows["held out, as sound again"] = encode_again(model.to_audio(real), r), labels
+    rows["held out, after the autoencoder"] = model.autoencoder.reconstruct(real), labels
     rows["generated spectrograms"] = drawn, asked
     rows["generated sounds"] = encode_again(sounds, r), asked
     return rows, sounds
 
-# %% ../nbs/26_pipeline.ipynb #031b7b08
+# %% ../nbs/26_pipeline.ipynb #acb8fe92
 def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitGenerator, plan: Plan, folder: Path, out: Path) -> dict:
     "Draw digits, make sound of them, and score everything on the same number of clips."
-    learnt, known, unseen = hold_out_known_voices(dataset, plan.seed)
-    rows, sounds = scored_rows(model, known, unseen, plan.size.training["n_samples"], plan.seed + 4)
-    n = min(len(labels) for _, labels in rows.values())
-    scores = {"evaluator_accuracy": evaluator.accuracy, "n": n}
-    for name, (specs, labels) in tqdm(rows.items(), "scoring", disable=not plan.show):
-        scores[name] = evaluator.score(specs, labels, reference=learnt.train, n=n)
-    rebuilt, originals = rows["after the autoencoder"][0], known.spectrograms
-    scores["after the autoencoder"]["error_db"] = rmse_db(rebuilt, originals, model.representation)
+    rows, sounds = scored_rows(model, dataset, plan.size.training["n_samples"], plan.seed + 4)
+    table = {row.pop("name"): row for row in evaluator.score_table(rows, dataset, show=False)}
+    (real, _), (rebuilt, _) = next(iter(rows.values())), rows["held out, after the autoencoder"]
+    table["held out, after the autoencoder"]["error_db"] = rmse_db(rebuilt, real, model.representation)
     drawn, asked = rows["generated spectrograms"]
     heard = evaluator.predict_proba(rows["generated sounds"][0]).argmax(1)
     save_tensors(folder / "samples.safetensors", spectrograms=drawn, sounds=sounds, asked=asked, heard=heard)
-    write_json(out / "scores.json", scores)
+    write_json(out / "scores.json", {"evaluator_accuracy": evaluator.accuracy, "rows": table})
     return {}
 
 # %% ../nbs/26_pipeline.ipynb #1116e2dd
@@ -303,15 +282,6 @@ def audio_tag(
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform.clamp(-1, 1).cpu().numpy(), sample_rate, format="WAV")
     return Markup(f'<audio controls preload="none" src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>')
-
-
-def join_sounds(
-    sounds: torch.Tensor,  # (n, samples)
-    sample_rate: int,  # hertz
-    pause: float = 0.15,  # seconds between
-) -> torch.Tensor:  # (samples,)
-    "One waveform with a pause after each sound."
-    return F.pad(sounds, (0, int(pause * sample_rate))).flatten()
 
 # %% ../nbs/26_pipeline.ipynb #02f7c3d0
 def draw_filtering(dataset: SpectrogramDataset):
@@ -334,23 +304,21 @@ def draw_flow(model: DigitGenerator, label: int, seed: int, moments=(0.0, 0.2, 0
     return show_specs(specs, titles=[f"t = {t:g}" for t in moments], ncols=len(moments), figsize=(11, 1.9))
 
 # %% ../nbs/26_pipeline.ipynb #835504f6
-SCORE_NAMES = {"label_accuracy": "asked word heard / %", "frechet_distance": "Fréchet distance", "kernel_distance": "KID", "is": "IS", "mis": "mIS", "am": "AM",
-               "nearest": "nearest", "diversity": "diversity", "error_db": "error / dB"}
+SCORE_NAMES = {"label_accuracy": "asked word heard / %", "frechet_distance": "Fréchet distance", "kernel_distance": "KID", "inception_score": "IS",
+               "modified_inception_score": "mIS", "am_score": "AM", "nearest_neighbour_distance": "nearest", "diversity": "diversity", "error_db": "error / dB"}
 SHOWN = 20  # classes at most in a figure, and to listen to
 
 
 def score_rows(scores: dict) -> tuple[list[str], list[list[str]]]:
     "Heading and rows of the table of scores."
-    rows = {name: numbers for name, numbers in scores.items() if isinstance(numbers, dict)}
-
     def cell(name: str, numbers: dict) -> str:
         if name not in numbers:
             return ""
         return f"{100 * numbers[name]:.1f}" if name == "label_accuracy" else f"{numbers[name]:.3g}"
 
-    return ["", *SCORE_NAMES.values()], [[row, *(cell(name, numbers) for name in SCORE_NAMES)] for row, numbers in rows.items()]
+    return ["", *SCORE_NAMES.values()], [[row, *(cell(name, numbers) for name in SCORE_NAMES)] for row, numbers in scores["rows"].items()]
 
-# %% ../nbs/26_pipeline.ipynb #c4ca9be1
+# %% ../nbs/26_pipeline.ipynb #0cf85f43
 def listening(dataset: SpectrogramDataset, model: DigitGenerator, samples: dict, real: dict) -> list:
     "For each word: two drawn, and one held-out recording as it is, from its spectrogram, and after the autoencoder."
     rate, test, cards = model.representation.sample_rate, dataset.test, []
@@ -370,7 +338,7 @@ def drawn_grid(samples: dict, classes: list[str], rows: int = 8):
     index = [int((samples["asked"] == k).nonzero()[i]) for k in range(shown) for i in range(each)]
     return show_specs(samples["spectrograms"][index], titles=[c for c in classes[:shown] for _ in range(each)], ncols=each)
 
-# %% ../nbs/26_pipeline.ipynb #f6da6f6a
+# %% ../nbs/26_pipeline.ipynb #01dfbb3b
 def report_figures(dataset: SpectrogramDataset, model: DigitGenerator, samples: dict, run: RunFolder, plan: Plan) -> list[tuple[str, object]]:
     "Captions and figures of the page."
     test, classes, spec = dataset.test, dataset.classes, dict(representation=model.representation)
@@ -416,14 +384,15 @@ def made_with(run: RunFolder, size: Preset) -> list[tuple[str, str]]:
     return [("settings", ", ".join(f"{k} {v}" for k, v in settings.items())), ("versions", f"Python {platform.python_version()}, {packages}"),
             ("computed on", f"{default_device()}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
 
-# %% ../nbs/26_pipeline.ipynb #4479e1fb
-def headline(scores: dict, samples: dict) -> list[tuple[str, str]]:
+# %% ../nbs/26_pipeline.ipynb #5db5b2b7
+def headline(scores: dict) -> list[tuple[str, str]]:
     "Three numbers, and what they are."
-    return [(f"{100 * scores['generated spectrograms']['label_accuracy']:.1f} %", "of generated spectrograms are heard as the asked word"),
-            (f"{100 * scores['generated sounds']['label_accuracy']:.1f} %", "of the sounds made from them"),
+    rows = scores["rows"]
+    return [(f"{100 * rows['generated spectrograms']['label_accuracy']:.1f} %", "of generated spectrograms are heard as the asked word"),
+            (f"{100 * rows['generated sounds']['label_accuracy']:.1f} %", "of the sounds made from them"),
             (f"{100 * scores['evaluator_accuracy']:.1f} %", "is the evaluation classifier's own accuracy on held-out recordings")]
 
-
+# %% ../nbs/26_pipeline.ipynb #2f028860
 def report_stage(dataset: SpectrogramDataset, model: DigitGenerator, run: RunFolder, plan: Plan, folder: Path) -> dict:
     "Write report.html into the run's folder."
     scores, samples = read_json(run.path / "scores.json"), load_file(run.path / "scores" / "samples.safetensors")
@@ -433,10 +402,10 @@ def report_stage(dataset: SpectrogramDataset, model: DigitGenerator, run: RunFol
         title="A network says the ten digits" if classes == list("0123456789") else f"A network says {len(classes)} words",
         lead=f"Trained on {int((~dataset.is_test).sum())} recordings of '{run.settings['dataset']}', preset {plan.preset}, seed {plan.seed}. "
              "Everything on this page was made by one command.",
-        headline=headline(scores, samples), seconds=f"{samples['sounds'].shape[1] / rate:.2f}",
-        joined=audio_tag(join_sounds(samples["sounds"][first], rate), rate),
+        headline=headline(scores), seconds=f"{samples['sounds'].shape[1] / rate:.2f}",
+        joined=audio_tag(F.pad(samples["sounds"][first], (0, rate // 7)).flatten(), rate),
         listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
-        scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["n"]),
+        scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["rows"]["generated sounds"]["n"]),
         figures=[dict(caption=c, png=base64.b64encode(figure_png(f)).decode()) for c, f in report_figures(dataset, model, samples, run, plan)],
         balance=balance_table(dataset), made_with=made_with(run, plan.size),
     )
@@ -453,19 +422,19 @@ def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
     filtered = run.stage("filter", lambda folder: filter_stage(recordings, plan, folder))
     dataset = SpectrogramDataset.load(filtered / "dataset")
     run.say(describe_shapes(dataset))
-    learnt = hold_out_known_voices(dataset, plan.seed)[0]
-    evaluated = run.stage("evaluator", lambda folder: evaluator_stage(learnt, plan, folder))
-    generated = run.stage("generator", lambda folder: generator_stage(learnt, plan, folder, run.path))
+    dataset = with_floor(dataset, plan.seed)
+    evaluated = run.stage("evaluator", lambda folder: evaluator_stage(dataset, plan, folder))
+    generated = run.stage("generator", lambda folder: generator_stage(dataset, plan, folder, run.path))
     run.say("  augmented {spectrograms} -> latents {latents}".format(**read_json(generated / "done.json")))
     if main_process():
         evaluator = Evaluator.from_pretrained(evaluated / "model")
         model = DigitGenerator.from_pretrained(run.path / "model", device=plan.device)
         run.stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
-        run.stage("report", lambda folder: report_stage(learnt, model, run, plan, folder), alone=True)
+        run.stage("report", lambda folder: report_stage(dataset, model, run, plan, folder), alone=True)
     wait_for_everyone()
     return read_json(run.path / "scores.json")
 
-# %% ../nbs/26_pipeline.ipynb #61593f14
+# %% ../nbs/26_pipeline.ipynb #2afea09a
 def run_pipeline(
     dataset: str | Path = "digits",  # a name that `load_recordings` knows, or a folder with one folder of recordings per word
     *,
@@ -486,8 +455,7 @@ def run_pipeline(
     choose("preset", preset, PIPELINE_PRESETS)
     plan = Plan(preset, seed, progress and main_process(), device, precision)
     recordings = thinned_recordings(dataset, root, strict, plan)
-    code = code_digest(filter_recordings, adaptive_hop_stft, augment_dataset, Autoencoder, UNet, FlowMatcher, generator_stage)
-    settings = dict(dataset=str(dataset), preset=preset, seed=seed)
+    settings, code = dict(dataset=str(dataset), preset=preset, seed=seed), code_digest(filter_recordings, DigitGenerator, Evaluator, scored_rows)
     with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=len(STAGES), show=progress) as run:
         scores = run_stages(run, recordings, plan)
         run.say(describe_scores(scores, run.path))
@@ -503,21 +471,16 @@ def describe_shapes(dataset: SpectrogramDataset) -> str:
 
 def describe_scores(scores: dict, out: Path) -> str:
     "The last lines of a run."
-    specs, sounds, real = scores["generated spectrograms"], scores["generated sounds"], scores["held-out recordings, known voices"]
+    rows = scores["rows"]
+    specs, sounds, (name, real) = rows["generated spectrograms"], rows["generated sounds"], next(iter(rows.items()))
     return (f"\nthe evaluation classifier is right on {scores['evaluator_accuracy']:.1%} of held-out recordings\n"
             f"it hears the asked word in {specs['label_accuracy']:.1%} of generated spectrograms "
             f"and {sounds['label_accuracy']:.1%} of the sounds made from them\n"
-            f"Fréchet distance of {scores['n']} clips {specs['frechet_distance']:.2f} (held-out recordings of known voices {real['frechet_distance']:.2f}), "
+            f"Fréchet distance of {specs['n']} clips {specs['frechet_distance']:.2f} ({name}: {real['frechet_distance']:.2f}), "
             f"diversity {specs['diversity']:.2f} ({real['diversity']:.2f})\n"
             f"\nreport: {out / 'report.html'}")
 
-# %% ../nbs/26_pipeline.ipynb #c088b0a5
-def model_folder(path: str | Path) -> str | Path:
-    "Where the generator of a finished run lies; anything else as it came."
-    inside = Path(path) / "model"
-    return inside if inside.is_dir() else path
-
-# %% ../nbs/26_pipeline.ipynb #c7ff9695
+# %% ../nbs/26_pipeline.ipynb #58ca4dc9
 def generate_speech(
     text: str,  # characters such as 0123456789, or class names with commas between
     *,
@@ -529,8 +492,9 @@ def generate_speech(
     device=None,  # None = the GPU if there is one
 ) -> list[Path]:  # the files written: a wav per word, joined.wav, spectrograms.png
     "Speak. Raises `SpecgenError` for a word that the model was not trained on, before anything is written."
-    generator = DigitGenerator.from_pretrained(model_folder(model), device=default_device() if device is None else device)
+    inside = Path(model) / "model"
+    generator = DigitGenerator.from_pretrained(inside if inside.is_dir() else model, device=default_device(device))
     labels = generator.labels(text)
     specs = generator.sample(labels, steps=steps, guidance=guidance, seed=seed)
-    names, rate = [generator.classes[k] for k in labels], generator.representation.sample_rate
-    return save_samples(out, names, generator.to_audio(specs), rate, spectrograms=specs, representation=generator.representation, joined=True)
+    names, r = [generator.classes[k] for k in labels], generator.representation
+    return save_samples(out, names, generator.to_audio(specs), r.sample_rate, spectrograms=specs, representation=r, joined=True)

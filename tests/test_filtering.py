@@ -1,14 +1,15 @@
-"""Filtering and augmentation at the edges: strange clips, strange splits, folders of another call."""
-
+"Filtering at the edges: strange clips, strange splits, folders of another call."
 import csv
 
 import pytest
 import soundfile
 import torch
 
-from specgen import augmentation, filtering
-from specgen.audio import SpecgenError
-from specgen.corpora import load
+from specgen import filtering
+from specgen.core import SpecgenError
+from specgen.datasets import load_recordings
+from specgen.filtering import adaptive_hop_stft, choose_geometry, filter_balance, filter_counts, filter_recordings, stratified_folds
+from specgen.spectrogram_dataset import SpectrogramDataset
 
 RATE = 8000
 
@@ -22,7 +23,7 @@ def word(kind, seed, seconds=0.4):
 
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory):
+def folder(tmp_path_factory):
     "A folder of two classes with a silent clip, a long one, a short one, a wrong label and files that are no sound."
     root = tmp_path_factory.mktemp("words")
     for kind, name in enumerate(("high", "low")):
@@ -38,51 +39,65 @@ def recordings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def corpus(recordings):
-    return load(recordings)
+def recordings(folder):
+    return load_recordings(folder)
 
 
 @pytest.fixture
-def parts(corpus):
+def parts(recordings):
     "Two clips of each class are held out, among them the long one."
-    test = [i for i, item in enumerate(corpus) if item.path.stem in ("00", "01", "long")]
-    return [i for i in range(len(corpus)) if i not in test], test
+    test = [i for i, item in enumerate(recordings) if item.path.stem in ("00", "01", "long")]
+    return [i for i in range(len(recordings)) if i not in test], test
 
 
-def test_every_recording_has_its_row(corpus, parts, tmp_path):
-    digits = filtering.filter_corpus(corpus, *parts, preset="quick", folder=tmp_path)
-    with open(tmp_path / "kept.csv", newline="") as file:
+def test_every_recording_has_its_row(recordings, parts, tmp_path):
+    words = filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out")
+    with open(tmp_path / "out" / "kept.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
-    assert len(rows) == len(corpus) + 1
+    assert len(rows) == len(recordings) + 1
     reasons = {"long": "too long", "short": "too short", "faint": "silent", "wrong": "high loss"}
     assert {name: rows[f"high/{name}.wav"]["why"] for name in reasons} == reasons
-    assert rows["high/wrong.wav"]["prediction"] == "low" and rows["low/text.wav"]["kept"] == "no" and rows["low/text.wav"]["why"]
-    assert sum(row["kept"] == "yes" for row in rows.values()) == len(digits)
-    assert digits.counts()["recordings"] == len(rows) and sum(n for *_, n in digits.balance().values()) == len(digits)
+    assert rows["high/wrong.wav"]["prediction"] == "low" and rows["low/text.wav"]["kept"] == "no"
+    assert rows["low/text.wav"]["why"] == recordings.skipped[0].reason != ""
+    assert sum(row["kept"] == "yes" for row in rows.values()) == len(words)
+    assert filter_counts(words)["recordings"] == len(rows) and sum(n for *_, n in filter_balance(words).values()) == len(words)
+    assert words.spectrograms.shape[1:] == (256, 24) and words.about["settings"]["drop"] == 0.1
 
 
-def test_nothing_is_learnt_from_heldout_clips(corpus, parts):
-    digits = filtering.filter_corpus(corpus, *parts, preset="quick")
-    without = filtering.filter_corpus(corpus, parts[0], [], preset="quick")
-    assert set(digits.test.source.tolist()) <= set(parts[1]) and set(digits.train.source.tolist()) <= set(parts[0])
-    assert torch.equal(digits.train.pictures, without.pictures) and digits.representation == without.representation
-    assert all(row["loss"] == "" for row in digits.rows if row["split"] == "test")
+def test_nothing_is_learnt_from_heldout_clips(recordings, parts):
+    words = filter_recordings(recordings, *parts, preset="quick")
+    without = filter_recordings(recordings, parts[0], [], preset="quick")
+    names = [item.path.name for item in recordings]
+    assert {f"{recordings[i].label}/{names[i]}" for i in parts[1]} >= set(words.test.paths)
+    assert torch.equal(words.train.spectrograms, without.spectrograms) and words.representation == without.representation
+    assert all(row["loss"] == "" for row in words.about["rows"] if row["split"] == "test")
 
 
-def test_same_seed_same_result_and_saved_result_is_read(corpus, parts, tmp_path):
-    first = filtering.filter_corpus(corpus, *parts, preset="quick", folder=tmp_path)
-    stamp = (tmp_path / "digits.safetensors").stat().st_mtime_ns
-    again = filtering.filter_corpus(corpus, *parts, preset="quick", folder=tmp_path)
-    fresh = filtering.filter_corpus(corpus, *parts, preset="quick")
-    assert (tmp_path / "digits.safetensors").stat().st_mtime_ns == stamp
+def test_same_seed_same_result_and_a_saved_result_is_read(recordings, parts, tmp_path):
+    first = filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out")
+    stamp = (tmp_path / "out" / "kept.csv").stat().st_mtime_ns
+    again = filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out")
+    fresh = filter_recordings(recordings, *parts, preset="quick")
+    assert (tmp_path / "out" / "kept.csv").stat().st_mtime_ns == stamp
     for other in (again, fresh):
-        assert other.rows == first.rows and torch.equal(other.pictures, first.pictures)
-    with pytest.raises(SpecgenError, match="other seed"):
-        filtering.filter_corpus(corpus, *parts, preset="quick", folder=tmp_path, seed=1)
+        assert other.about == first.about and torch.equal(other.spectrograms, first.spectrograms)
+    with pytest.raises(SpecgenError, match="seed 0, not 1"):
+        filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out", seed=1)
 
 
-def test_killed_after_one_fold_continues(corpus, parts, tmp_path, monkeypatch):
-    fit, calls = filtering.fit_classifier, []
+def test_new_recordings_under_old_names_get_no_old_answer(tmp_path):
+    for kind, name in enumerate(("high", "low")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for i in range(4):
+            soundfile.write(tmp_path / "in" / name / f"{i}.wav", word(kind, 100 * kind + i).numpy(), RATE)
+    filter_recordings(load_recordings(tmp_path / "in"), preset="quick", out=tmp_path / "out")
+    soundfile.write(tmp_path / "in" / "low" / "3.wav", word(1, 999).numpy(), RATE)
+    with pytest.raises(SpecgenError, match="other recordings"):
+        filter_recordings(load_recordings(tmp_path / "in"), preset="quick", out=tmp_path / "out")
+
+
+def test_killed_after_one_fold_continues(recordings, parts, tmp_path, monkeypatch):
+    fit, calls = filtering.Classifier.fit, []
 
     def fit_once(*args, **kwargs):
         calls.append(1)
@@ -90,12 +105,12 @@ def test_killed_after_one_fold_continues(corpus, parts, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(filtering, "fit_classifier", fit_once)
+    monkeypatch.setattr(filtering.Classifier, "fit", fit_once)
     with pytest.raises(KeyboardInterrupt):
-        filtering.filter_corpus(corpus, *parts, preset="quick", folder=tmp_path)
-    assert not (tmp_path / "digits.safetensors").exists() and not (tmp_path / "kept.csv").exists()
-    resumed = filtering.filter_corpus(corpus, *parts, preset="quick", folder=tmp_path)
-    assert resumed.rows == filtering.filter_corpus(corpus, *parts, preset="quick").rows
+        filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "kept.csv").exists()
+    resumed = filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out")
+    assert resumed.about["rows"] == filter_recordings(recordings, *parts, preset="quick").about["rows"]
 
 
 @pytest.mark.parametrize("how, message", [
@@ -103,55 +118,50 @@ def test_killed_after_one_fold_continues(corpus, parts, tmp_path, monkeypatch):
     (dict(drop=1.0), "drop 1.0"),
     (dict(max_stretch=(2, 1)), "max_stretch"),
     (dict(n_frames=0), "n_frames 0"),
+    (dict(colour="red"), "setting 'colour'"),
     (dict(max_stretch=(50, 60)), "no training clip of 'high' is left"),
 ])
-def test_impossible_arguments(corpus, how, message):
+def test_impossible_arguments(recordings, how, message):
     with pytest.raises(SpecgenError, match=message) as error:
-        filtering.filter_corpus(corpus, **how)
+        filter_recordings(recordings, **how)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("train, test", [([0, 1], [1]), ([0, 999], []), ([-1], []), ([], [])])
-def test_impossible_splits(corpus, train, test):
+def test_impossible_splits(recordings, train, test):
     with pytest.raises(SpecgenError):
-        filtering.filter_corpus(corpus, train, test)
+        filter_recordings(recordings, train, test)
     with pytest.raises(SpecgenError, match="no recordings"):
-        filtering.filter_corpus(corpus.subset([]))
+        filter_recordings(recordings.subset([]))
 
 
-def test_few_clips_and_one_class(corpus):
-    high = [i for i, item in enumerate(corpus) if item.label == "high" and item.path.stem.isdigit()]
-    low = [i for i, item in enumerate(corpus) if item.label == "low"]
-    alone = filtering.filter_corpus(corpus, high[:5], high[5:7], preset="quick")
-    assert alone.counts()["dropped"] == 0 and len(alone.train) == 5 and {row["loss"] for row in alone.rows} == {""}
-    lone = filtering.filter_corpus(corpus, high[:3] + low[:1], [], preset="quick")
+def test_few_clips_and_one_class(recordings):
+    high = [i for i, item in enumerate(recordings) if item.label == "high" and item.path.stem.isdigit()]
+    low = [i for i, item in enumerate(recordings) if item.label == "low"]
+    alone = filter_recordings(recordings, high[:5], high[5:7], preset="quick")
+    assert filter_counts(alone)["dropped"] == 0 and len(alone.train) == 5 and {row["loss"] for row in alone.about["rows"]} == {""}
+    lone = filter_recordings(recordings, high[:3] + low[:1], [], preset="quick")
     assert set(lone.labels.tolist()) == {0, 1} and len(lone.test) == 0
 
 
-def test_broken_result_is_named(tmp_path):
-    (tmp_path / "digits.safetensors").write_bytes(b"no tensors")
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(SpecgenError, match="digits.safetensors"):
-            filtering.DigitSet.load(folder)
+def test_folds_share_every_label_and_place_the_rare_ones():
+    labels = torch.tensor([0] * 12 + [1] * 7 + [2])
+    fold = stratified_folds(labels, 3)
+    assert torch.bincount(fold[:12]).tolist() == [4, 4, 4] and set(torch.bincount(fold[12:19]).tolist()) <= {2, 3}
+    assert torch.equal(fold, stratified_folds(labels, 3)) and not torch.equal(fold, stratified_folds(labels, 3, seed=1))
 
 
-def test_one_sample_clips():
-    grid = filtering.choose_geometry([0.4])
-    assert filtering.fit_duration(torch.ones(1), grid).shape == (24, 256) and len(filtering.trim(torch.ones(1), RATE)) == 0
+def test_no_sound_and_one_sample():
+    grid = choose_geometry([0.4])
+    assert adaptive_hop_stft(torch.ones(1), grid).shape == (256, 24)
     for waveform in (torch.zeros(0), torch.zeros(100)):
         with pytest.raises(SpecgenError, match="silent or empty"):
-            filtering.fit_duration(waveform, grid)
+            adaptive_hop_stft(waveform, grid)
     with pytest.raises(SpecgenError, match="no sound"):
-        filtering.choose_geometry([])
+        choose_geometry([])
 
 
-def test_augment_shapes_and_errors():
-    pictures = torch.randn(3, 24, 256, generator=torch.Generator().manual_seed(0))
-    five = augmentation.augment(pictures, torch.tensor([4, 5, 6]))
-    assert five.pictures.shape == (15, 24, 256) and torch.equal(five.pictures[:3], pictures) and five.pictures.is_contiguous()
-    assert five.labels.tolist() == [4, 5, 6] * 5 and five.source.tolist() == [0, 1, 2] * 5
-    assert five.kind.tolist() == [k for k in range(5) for _ in range(3)]
-    assert len(augmentation.augment(pictures[:0], torch.zeros(0, dtype=torch.long)).pictures) == 0
-    for wrong, labels in ((pictures[0], 1), (pictures, 2), (pictures[:, :2], 3)):
-        with pytest.raises(SpecgenError, match="need"):
-            augmentation.augment(wrong, torch.zeros(labels, dtype=torch.long))
+def test_a_clip_scored_out_of_fold_needs_two_folds():
+    alike = SpectrogramDataset(torch.zeros(4, 256, 24), torch.zeros(4, dtype=torch.long), ["a"], choose_geometry([0.4]))
+    with pytest.raises(SpecgenError, match="at least 2"):
+        filtering.out_of_fold(alike, folds=1)

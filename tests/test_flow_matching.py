@@ -1,0 +1,86 @@
+"Edges of flow matching that would drown its notebook's story."
+import pytest
+import torch
+from made_up import noise
+
+from specgen.core import SpecgenError, seeded
+from specgen.flow_matching import FlowMatcher, UNet, integrate
+
+LATENT = (6, 64)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    with seeded(0):
+        model = UNet(3, **UNet.preset("quick").model).eval()
+        torch.nn.init.normal_(model.conv_out[2].weight, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("labels", [[3], [-1], [], [0.5], [[0, 1]], [True]])
+def test_labels_that_are_none(unet, labels):
+    with pytest.raises(SpecgenError, match="class"):
+        unet.sample(torch.tensor(labels), steps=1)
+
+
+@pytest.mark.parametrize("settings, message", [(dict(steps=0), "0 steps"), (dict(steps=-3), "-3 steps"), (dict(method="rk4"), "euler")])
+def test_settings_of_the_sampler_that_do_not_exist(unet, settings, message):
+    with pytest.raises(SpecgenError, match=message):
+        unet.sample(torch.tensor([0]), **settings)
+
+
+def test_unknown_presets_and_other_latents():
+    labels = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(SpecgenError, match="huge"):
+        UNet.fit(noise(4, *LATENT), labels, preset="huge", progress=False)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun"])
+def test_a_sample_does_not_depend_on_its_batch_or_neighbours(unet, method):
+    labels = torch.arange(3).repeat(3)
+    drawn = unet.sample(labels, steps=3, method=method, seed=0)
+    assert torch.equal(drawn, unet.sample(labels.tolist(), steps=3, method=method, seed=0))
+    assert torch.allclose(drawn, unet.sample(labels, steps=3, method=method, seed=0, batch_size=4), atol=0.05)
+    assert not drawn.requires_grad and drawn.isfinite().all()
+
+
+def test_a_seed_is_a_generator_and_neither_draws_anew(unet):
+    drawn = unet.sample(6, steps=1, seed=5)
+    assert torch.equal(drawn, unet.sample(6, steps=1, generator=torch.Generator().manual_seed(5)))
+    assert not torch.equal(unet.sample(6, steps=1), unet.sample(6, steps=1))
+    with pytest.raises(SpecgenError, match="give one of them"):
+        unet.sample(6, generator=torch.Generator(), seed=5)
+
+
+def test_sampling_leaves_the_callers_mode_and_random_state():
+    with seeded(0):
+        model = UNet(3, **UNet.preset("quick").model).train()
+    state = torch.get_rng_state()
+    model.sample(2, steps=1, seed=0)
+    assert model.training and torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun"])
+def test_a_constant_velocity_is_followed_exactly(method):
+    *_, (t, x) = integrate(lambda x, t: torch.full_like(x, 2.0), torch.ones(3), 7, method)
+    assert t == 1 and torch.allclose(x, torch.full((3,), 3.0))
+
+
+def test_hidden_labels_and_the_loss_of_the_right_velocity():
+    x1, labels, seen = noise(4000, 2), torch.zeros(4000, dtype=torch.long), []
+
+    def exact(xt, t, shown):
+        seen.append(shown)
+        return (x1 - xt) / (1 - t[:, None])  # the velocity of xt = (1 - t) x0 + t x1, in terms of x1
+
+    loss = FlowMatcher(n_classes=1).loss(exact, (x1, labels), torch.Generator().manual_seed(0))
+    assert loss < 1e-3 and abs((seen[0] == 1).float().mean() - 0.1) < 0.02
+
+
+def test_the_same_seed_gives_the_same_flow_and_continues_in_its_folder(tmp_path):
+    latents, labels = noise(64, *LATENT), torch.arange(64) % 3
+    first = UNet.fit(latents, labels, n_classes=3, preset="quick", out=tmp_path, progress=False)
+    again = UNet.fit(latents, labels, n_classes=3, preset="quick", out=tmp_path, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    with pytest.raises(SpecgenError, match="another"):
+        UNet.fit(latents, labels, n_classes=4, preset="quick", out=tmp_path, progress=False)
