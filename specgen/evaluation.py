@@ -431,8 +431,7 @@ def cross_validate(
     sizes = kind.preset(preset, recordings.domain)
     check_folds(recordings, folds)
     settings = dict(model=kind.__name__, preset=asdict(sizes), seed=seed, precision=how.get("precision", "auto"))
-    code = code_digest(*(getattr(kind, name) for name in ("__init__", "forward", "prepare", "fit")))
-    with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=len(folds), show=progress) as run:
+    with RunFolder(out, settings, recordings=recordings.digest(), code=code_digest(kind), stages=len(folds), show=progress) as run:
         on_main(recordings.write_skipped, run.path / "skipped.csv")
         how = dict(seed=seed, progress=progress, **how)
         for fold in folds:
