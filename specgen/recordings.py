@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Recording', 'Skipped', 'speaker_facts', 'detect_layout', 'cache_folder']
 
-# %% ../nbs/06_recordings.ipynb #f1f56414
+# %% ../nbs/06_recordings.ipynb #bd74e86c
 import csv
 import hashlib
 import inspect
@@ -78,7 +78,7 @@ def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
     return [folder / e.name for e in listing(folder) if e.is_dir()]
 
-# %% ../nbs/06_recordings.ipynb #424e9b2a
+# %% ../nbs/06_recordings.ipynb #c956489f
 UNREADABLE = frozenset(".m4a .aac .wma .amr .ape .3gp .webm".split())  # sounds that libsndfile cannot read
 
 
@@ -102,7 +102,7 @@ def sounds_below(folder: Path) -> list[Path]:
     "Every sound file in a folder and below it, also those of kinds that cannot be read."
     return [path for here in folders_below(folder) for path in sounds_in(here, SOUND_SUFFIXES | UNREADABLE)]
 
-# %% ../nbs/06_recordings.ipynb #1eb04bc7
+# %% ../nbs/06_recordings.ipynb #895d60d0
 class Entry(NamedTuple):
     "A file of a dataset before it is checked."
 
@@ -189,7 +189,7 @@ def class_entries(folder: Path) -> list[Entry]:
         entries += [Entry(path, label) for here in folders_below(sub, folder) for path in sounds_in(here)]
     return entries
 
-# %% ../nbs/06_recordings.ipynb #199b0eca
+# %% ../nbs/06_recordings.ipynb #3700acc8
 PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
 PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 
@@ -235,7 +235,7 @@ def layout_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
         if any(re.fullmatch(rf"\d_{sub.name}_\d+", path.stem) for sub in speakers for path in sounds_in(sub)):
             yield "audiomnist", base
 
-# %% ../nbs/06_recordings.ipynb #a58dd2ef
+# %% ../nbs/06_recordings.ipynb #2f380b1e
 def detect_layout(
     folder: str | Path,
 ) -> tuple[str, Path] | None:  # name of the dataset and the folder its layout starts from; None when it is none of them
@@ -247,7 +247,7 @@ def detect_layout(
             return name, base
     return None
 
-# %% ../nbs/06_recordings.ipynb #449406f7
+# %% ../nbs/06_recordings.ipynb #0bf8a5ae
 def layout_entries(
     name: str,  # which layout
     base: Path,  # where it starts
@@ -265,12 +265,12 @@ def layout_entries(
             entries.append(Entry(path, problem=STRAY if name == "folder" else f"lies outside of {name}'s layout"))
     return entries
 
-# %% ../nbs/06_recordings.ipynb #a052d51a
+# %% ../nbs/06_recordings.ipynb #037e6f34
 def cache_folder() -> Path:
     "Where specgen keeps what it downloads, makes or has found out: `SPECGEN_CACHE`, or the system's place for caches."
     return Path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen")).expanduser()
 
-# %% ../nbs/06_recordings.ipynb #c308751c
+# %% ../nbs/06_recordings.ipynb #3b64b4ef
 class Checked(NamedTuple):
     "What is known of a file."
 
@@ -292,7 +292,7 @@ def stamp(path: Path) -> tuple[str, float]:
     found = os.stat(path)
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {check_version()}", found.st_mtime
 
-# %% ../nbs/06_recordings.ipynb #2268e9e2
+# %% ../nbs/06_recordings.ipynb #aa4cdecb
 TABLE = "CREATE TABLE IF NOT EXISTS checked (path BLOB PRIMARY KEY, stamp TEXT, day INTEGER, problem TEXT, duration REAL, sample_rate INTEGER, digest TEXT)"
 
 
@@ -316,7 +316,7 @@ def recall(stamps: dict[Path, str]) -> dict[Path, Checked]:
         pass
     return found
 
-
+# %% ../nbs/06_recordings.ipynb #722fa786
 def remember(stamps: dict[Path, str], checked: dict[Path, Checked]) -> None:
     "Keep what was found out."
     day = int(time.time() // 86400)
@@ -328,7 +328,7 @@ def remember(stamps: dict[Path, str], checked: dict[Path, Checked]) -> None:
     except (OSError, sqlite3.Error):
         pass
 
-# %% ../nbs/06_recordings.ipynb #a4ffd030
+# %% ../nbs/06_recordings.ipynb #de719581
 LARGE = 1 << 26  # bytes; larger files are never held in memory as a whole
 KEPT = 1 << 28  # bytes of files that are held until their sound is wanted
 
@@ -341,12 +341,12 @@ def in_parallel(function: Callable, inputs: list, title: str, progress: bool, th
     with ThreadPool(os.cpu_count()) as pool:
         yield from tqdm(pool.imap(function, inputs, chunksize=4), title, total=len(inputs), disable=not progress)
 
-
+# %% ../nbs/06_recordings.ipynb #bc573dd8
 def check_file(path: Path) -> tuple[Checked, bytes | None]:
     "What is in a file, and its bytes unless it is large or cannot be opened."
     try:
         raw = path.read_bytes() if os.stat(path).st_size <= LARGE else None
-        answer = check_audio(path)
+        answer = check_audio(path, raw)
         if isinstance(answer, str):
             return Checked(answer), raw
         return Checked(None, *answer, digest_of(path, raw)), raw
@@ -361,7 +361,7 @@ def digest_of(path: Path, raw: bytes | None) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../nbs/06_recordings.ipynb #4f12999e
+# %% ../nbs/06_recordings.ipynb #db6bedb3
 def check_files(
     paths: list[Path],
     title: str,
@@ -387,7 +387,7 @@ def check_files(
         remember({path: stamps[path][0] for path in new}, new)
     return [known[path] for path in paths], contents
 
-# %% ../nbs/06_recordings.ipynb #98930596
+# %% ../nbs/06_recordings.ipynb #758c4e68
 def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> torch.Tensor:
     "A recording as (samples,) float32, mono, at this rate in hertz. Raises `SpecgenError` when the file is not the one that was checked."
     if raw is None and os.path.isfile(recording.path) and os.path.getsize(recording.path) <= LARGE:
@@ -405,7 +405,7 @@ def decode_all(recordings: list[Recording], sample_rate: int, contents: dict[str
     coded = any(r.sample_rate != sample_rate or r.path.suffix.lower() != ".wav" for r in recordings)
     return list(in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress, coded))
 
-# %% ../nbs/06_recordings.ipynb #80412781
+# %% ../nbs/06_recordings.ipynb #e1d471c1
 STORED = 1 << 30  # bytes; longer datasets are decoded every time
 STORE = 1 << 32  # bytes of all that is kept; what was not used for longest goes first
 
@@ -427,7 +427,7 @@ def stored_waveforms(path: Path, digests: list[str]) -> list[torch.Tensor] | Non
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
-# %% ../nbs/06_recordings.ipynb #28e9864c
+# %% ../nbs/06_recordings.ipynb #93e66f82
 def store_waveforms(path: Path, digests: list[str], waveforms: list[torch.Tensor]) -> None:
     "Keep decoded recordings, if the cache can be written."
     ends = torch.tensor([len(w) for w in waveforms]).cumsum(0).tolist()
