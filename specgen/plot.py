@@ -10,6 +10,7 @@ __all__ = ['subplots', 'figure_png', 'show_specs', 'show_waveform', 'player', 'p
 import html
 import io
 import math
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -58,8 +59,8 @@ def figure_png(
 
 # %% ../nbs/05_plot.ipynb #581c1c28
 def plain_text(text) -> str:
-    "Any text as one that can be written and shown: what is no Unicode becomes a question mark."
-    return str(text).encode("utf-8", "replace").decode("utf-8")
+    "Any text as one that can be written and shown: what is no Unicode or no character to be seen becomes a question mark."
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff]", "?", str(text))
 
 
 def figure_text(text) -> str:

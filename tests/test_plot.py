@@ -9,7 +9,7 @@ from specgen.plot import confusion_matrix, figure_png, latent_scatter, player, p
 from specgen.spectrogram import LogMel
 
 MELS = LogMel(sample_rate=8000, n_fft=512, hop_length=64, n_mels=40)
-STRANGE = ["$\\frac$", "5$ or 10$", "$x^2$", "a_b^c\\d", "<b>&", b"caf\xe9".decode("utf-8", "surrogateescape"), "\\$"]
+STRANGE = ["$\\frac$", "5$ or 10$", "$x^2$", "a_b^c\\d", "<b>&", b"caf\xe9".decode("utf-8", "surrogateescape"), "\\$", "con\0"]
 
 
 def shown_texts(figure):
