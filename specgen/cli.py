@@ -54,7 +54,7 @@ def specgen(
         typer.echo(f"specgen {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/29_cli.ipynb #9ea04c65
+# %% ../nbs/29_cli.ipynb #39e2d1c0
 def fit_model(kind: type, dataset: str, out: Path, **how):
     "Train a model on recordings, and say where it is and how well it does."
     from specgen.models import fit_recordings
@@ -78,7 +78,7 @@ def trained(kind: type, source: str, device: str | None, precision: str):
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         yield model
 
-# %% ../nbs/29_cli.ipynb #1e573a31
+# %% ../nbs/29_cli.ipynb #d51ae60b
 def wanted(model, label: str | None, n: int):
     "Labels (n,) of one class or of all in turn, or n itself for a model that knows no classes. Raises `SpecgenError` for an unknown class."
     import torch
@@ -132,14 +132,15 @@ def generate(
     precision: Precision = "auto",
 ):
     "Speak with a trained run: a wav per word, joined.wav, spectrograms.png."
-    from specgen.pipeline import DigitGenerator, model_folder
+    from specgen.pipeline import DigitGenerator
 
-    with trained(DigitGenerator, model_folder(model), device, precision) as generator:
+    inside = Path(model, "model")  # of a run
+    with trained(DigitGenerator, inside if inside.is_dir() else model, device, precision) as generator:
         labels = generator.labels(text)
         drawn = generator.sample(labels, steps=steps, guidance=guidance, seed=seed)
     write_drawn(generator, drawn, [generator.classes[k] for k in labels.tolist()], out, joined=True)
 
-# %% ../nbs/29_cli.ipynb #01d33b13
+# %% ../nbs/29_cli.ipynb #0312507d
 def write_drawn(model, spectrograms, names: list[str], out: Path, *, vocoder=None, joined: bool = False):
     "Sounds and spectrograms into files, and their paths onto the screen."
     from specgen.models import save_samples
@@ -173,7 +174,7 @@ def classify_fit(
 
     fit_model(Classifier, dataset, out, root=root, by=by, test=test, preset=preset, seed=seed, strict=strict, device=device, precision=precision)
 
-# %% ../nbs/29_cli.ipynb #75c7e94c
+# %% ../nbs/29_cli.ipynb #79b013ff
 @classify.command("predict")
 def classify_predict(
     folder: Annotated[Path, typer.Argument(help="Unlabelled recordings, in it and in the folders below.")],
@@ -202,7 +203,7 @@ def fold_numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"'{text}': give numbers with commas between, such as 1,2,3", param_hint="--folds")
     return tuple(int(fold) for fold in text.split(","))
 
-# %% ../nbs/29_cli.ipynb #707fb3e9
+# %% ../nbs/29_cli.ipynb #7f26ed18
 @transformer.command("cv")
 def transformer_cv(
     dataset: Dataset = "esc50",
@@ -225,7 +226,7 @@ def transformer_cv(
         typer.echo(f"fold {row['fold']}: {row['accuracy']:.1%}")
     typer.echo(f"{out}: {found.summary}")
 
-# %% ../nbs/29_cli.ipynb #f1396161
+# %% ../nbs/29_cli.ipynb #4e252a2d
 @transformer.command("predict")
 def transformer_predict(
     files: Files,
@@ -264,7 +265,7 @@ def gan_fit(
 
     fit_model(GAN, dataset, out, root=root, by=by, test=test, preset=preset, seed=seed, strict=strict, device=device, precision=precision)
 
-# %% ../nbs/29_cli.ipynb #eb4e3375
+# %% ../nbs/29_cli.ipynb #90e92dcc
 @gan.command("sample")
 def gan_sample(
     out: SoundFolder,
@@ -315,7 +316,7 @@ def vae_fit(
     how = dict(preset=preset, prior=prior, beta=beta, seed=seed, strict=strict, device=device, precision=precision)
     fit_model(VAE, dataset, out, root=root, by=by, test=test, **how)
 
-# %% ../nbs/29_cli.ipynb #342c3b4a
+# %% ../nbs/29_cli.ipynb #34983a56
 @vae.command("reconstruct")
 def vae_reconstruct(
     files: Files,
@@ -333,7 +334,7 @@ def vae_reconstruct(
         drawn = network.reconstruct(network.encode_files(paths))
     write_drawn(network, drawn, [path.stem for path in paths], out)
 
-# %% ../nbs/29_cli.ipynb #1ecd69c0
+# %% ../nbs/29_cli.ipynb #2ac6a590
 @vae.command("sample")
 def vae_sample(
     out: SoundFolder,
@@ -354,7 +355,7 @@ def vae_sample(
     names = ["sample"] * n if isinstance(labels, int) else [network.classes[k] for k in labels.tolist()]
     write_drawn(network, drawn, names, out)
 
-# %% ../nbs/29_cli.ipynb #d3e3d29d
+# %% ../nbs/29_cli.ipynb #4092b30d
 @vae.command("interpolate")
 def vae_interpolate(
     a: Annotated[Path, typer.Argument(help="Recording to start from.")],
@@ -387,7 +388,7 @@ def reassign(
 
     typer.echo(reassign_file(wav, features, sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, window=window))
 
-# %% ../nbs/29_cli.ipynb #d22b23ca
+# %% ../nbs/29_cli.ipynb #7af2b15f
 @app.command(rich_help_panel="Reassigned spectrogram")
 def invert(
     features: Annotated[Path, typer.Argument(help="Features that `specgen reassign` wrote, .npz.")],
@@ -401,7 +402,7 @@ def invert(
     if not result.trusted:
         typer.echo(f"specgen: {result.warning}", err=True)
 
-# %% ../nbs/29_cli.ipynb #d0fc429c
+# %% ../nbs/29_cli.ipynb #5dc6116d
 EARLIER = {("ast",): "transformer", ("vae", "walk"): "interpolate"}
 EARLIER_OPTIONS = {"--corpus": "--dataset", "--train": "--dataset", "--sr": "--sample-rate"}
 
