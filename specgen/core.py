@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import textwrap
 import threading
 import time
@@ -324,9 +325,12 @@ INDIFFERENT = ("specgen.core", "specgen.plot")  # what only writes, draws or spe
 
 
 def is_ours(thing) -> bool:
-    "Whether a function or class is a notebook's or this library's, and may change a result."
-    module = getattr(thing, "__module__", None) or ""
-    return module.partition(".")[0] in ("__main__", "specgen") and module not in INDIFFERENT
+    "Whether a function or class is a notebook's, this library's or a user's own, and may change a result."
+    module = getattr(thing, "__module__", None) or "builtins"
+    if module.partition(".")[0] in ("__main__", "specgen"):
+        return module not in INDIFFERENT
+    file = getattr(sys.modules.get(module), "__file__", None) or "site-packages"
+    return module.partition(".")[0] not in sys.stdlib_module_names and not re.search("(site|dist)-packages", file)
 
 
 def names_in(code) -> set[str]:
@@ -397,7 +401,7 @@ def results(self: RunFolder) -> list[Path]:
     files = [p for p in self.path.rglob("*") if p.is_file() and p.name not in ("run.json", "skipped.csv")]
     return [p for p in files if not any(part.startswith(".") for part in p.relative_to(self.path).parts)]
 
-
+# %% ../nbs/00_core.ipynb #c0000040
 @patch
 def start(self: RunFolder):
     "Lock the folder and claim it; when that fails everything is as it was."
@@ -468,7 +472,7 @@ def is_done(self: RunFolder, name: str) -> bool:
     "Whether a stage's results are complete."
     return (self.path / name / "done.json").is_file()
 
-
+# %% ../nbs/00_core.ipynb #c0000041
 @patch
 def stage(
     self: RunFolder,

@@ -100,9 +100,10 @@ def parameter_groups(
 def ema_model(model: torch.nn.Module, decay: float) -> AveragedModel:
     "torch's averaged copy of a model, in eval mode: weights and statistics follow with the decay min(decay, (1 + n) / (10 + n)), counters are copied."
 
-    def follow(averaged, current, n):
+    def follow(averaged, current, _):
+        n = int(average.n_averaged)  # on the CPU: asking a GPU would wait for it
         if averaged[0].is_floating_point() or averaged[0].is_complex():
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
         else:
             torch._foreach_copy_(averaged, current)
 
@@ -152,8 +153,8 @@ class History:
 class Meter:
     "Numbers of the steps since the last row, by name; on the device until they are settled."
 
-    def __init__(self):
-        self.waiting, self.sums, self.skips = [], {}, ()  # `skips`: names that may be infinite, as a gradient under loss scaling
+    def __init__(self, half: bool = False):  # under loss scaling a gradient may be infinite
+        self.waiting, self.sums, self.skips = [], {}, ("gradient",) if half else ()
 
     def add(self, numbers: dict, weight: float = 1.0) -> None:
         "Keep the numbers of a step without waiting for them; `weight` is this process's share."
@@ -191,21 +192,19 @@ class Run:
     "All that training changes from step to step, and how."
 
     def __init__(self, model, data, loss_fn: Callable, config: TrainConfig, out, device=None, accelerator=None, lr_scales=None):
-        self.model, self.config, self.step, self.history, self.meter = model, config, 0, History(), Meter()
+        self.model, self.config, self.step, self.history = model, config, 0, History()
         self.state, self.device, self.out = process_state(), default_device(device), Path(out) if out else None
-        self.main = self.state.is_main_process
         dtype = autocast_dtype(config.precision, self.device, accelerator)
         self.data = Batches(data, config.batch_size, config.seed, self.device)
         self.network = self.wrap(Loss(model.to(self.device), loss_fn, self.device, dtype))
         self.run = describe_run(model, config, lr_scales, self.data.identity()) if out else {}
         self.data.settle()
-        supported = self.device.type in ("cpu", "cuda", "mps", "xpu")
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, config, lr_scales), betas=config.betas, fused=supported or None)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.meter.skips = ("gradient",) if self.scaler.is_enabled() else ()
+        usual = self.device.type in ("cpu", "cuda", "mps", "xpu")
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config, lr_scales), betas=config.betas, fused=usual or None)
+        self.scaler, self.meter = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16), Meter(half=dtype == torch.float16)
         self.average = ema_model(model, config.ema) if config.ema else None
-        self.generator = torch.Generator(self.device if supported else "cpu")
-        self.saved = self.drawn = time.perf_counter()
+        self.generator = torch.Generator(self.device if usual else "cpu")
+        self.main, self.saved, self.drawn = self.state.is_main_process, time.perf_counter(), time.perf_counter()
         self.ticked = self.saved, 0  # seconds and step at the end of the last row
 
     @property
@@ -319,7 +318,9 @@ def read_checkpoint(
 # %% ../nbs/11_training.ipynb #c110000a
 @patch
 def resume(self: Run) -> None:
-    "Continue where the folder's checkpoint stands, if it has one."
+    "Continue where the folder's checkpoint stands, if there is a folder and it has one."
+    if self.out is None:
+        return
     path, rows = self.out / "checkpoint.safetensors", 0
     if path.exists():
         record, tensors = read_checkpoint(path, self.run)
@@ -382,9 +383,10 @@ def look(self: Run, row: dict, validate: Callable | None) -> None:
 
 # %% ../nbs/11_training.ipynb #c110000c
 @patch
-def loop(self: Run, validate: Callable | None, bar: tqdm) -> list[int]:
-    "Step until all is done, or until a signal asks the main process to stop: the signals caught."
-    config = self.config
+def loop(self: Run, validate: Callable | None, title: str, progress: bool) -> None:
+    "Step until all is done, or until a signal asks the main process to stop: then save, and let the signal go its way."
+    config, shown, wait = self.config, progress and self.main, 0.2 if sys.stderr.isatty() else 2
+    bar = tqdm(total=config.steps, initial=self.step, desc=title, disable=not shown, mininterval=wait)
     self.model.train()
     with bar, held_signals((signal.SIGINT, signal.SIGTERM) if self.main else (signal.SIGINT,)) as caught:
         while not self.finished and not (caught and self.main):
@@ -399,7 +401,20 @@ def loop(self: Run, validate: Callable | None, bar: tqdm) -> list[int]:
             if self.finished or self.step % config.checkpoint_every == 0:
                 self.meter.settle(self.step)
                 on_main(self.save)
-    return caught
+    self.model.eval()
+    if caught:
+        self.stop(caught[0])
+    self.state.wait_for_everyone()
+
+# %% ../nbs/11_training.ipynb #c1100015
+@patch
+def stop(self: Run, number: int) -> None:
+    "Save what there is, on the main process, and raise the signal that was held back."
+    if self.main and not self.finished:
+        self.meter.settle(self.step, together=False)
+        self.save(draw=True)
+    signal.raise_signal(number)
+    raise KeyboardInterrupt
 
 # %% ../nbs/11_training.ipynb #f0501cc9
 def train(
@@ -418,24 +433,13 @@ def train(
 ) -> History:
     """Train a model; if the folder holds a checkpoint of the same run, continue it, or return at once if it was finished.
 
-    Under `accelerate launch` every process takes its share of each batch, and the main one writes. The same seed gives the same weights
-    (on a CPU bit for bit, interrupted or not), and the caller's random state is left alone. Raises `SpecgenError` for unusable data, for
-    a number that is not finite and for a checkpoint that is damaged or of another run; Ctrl-C saves a checkpoint, then goes on as
-    `KeyboardInterrupt`.
+    Under `accelerate launch` every process takes its share of each batch, and the main one writes. The same seed gives the same weights (on a CPU bit for
+    bit, interrupted or not); the caller's random state is left alone. Raises `SpecgenError` for unusable data, a number that is not finite, a checkpoint
+    that is damaged or of another run; Ctrl-C saves a checkpoint, then goes on as `KeyboardInterrupt`.
     """
     run = Run(model, data, loss_fn, config, out, device, accelerator, lr_scales)
-    if out:
-        run.resume()
-    shown, wait = progress and run.main, 0.2 if sys.stderr.isatty() else 2
-    caught = run.loop(validate, tqdm(total=config.steps, initial=run.step, desc=title, disable=not shown, mininterval=wait))
-    if caught:
-        if run.main and not run.finished:
-            run.meter.settle(run.step, together=False)
-            run.save(draw=True)
-        signal.raise_signal(caught[0])
-        raise KeyboardInterrupt
-    model.eval()
-    run.state.wait_for_everyone()
+    run.resume()
+    run.loop(validate, title, progress)
     return run.history
 
 # %% ../nbs/11_training.ipynb #c1100010
@@ -464,9 +468,8 @@ def train_adversarial(
 ) -> History:
     """Train two opponents with the loop, the checkpoints and the processes of `train`.
 
-    Both step at once: the generator's loss sees the discriminator as it stands and leaves no gradient in it, the discriminator's loss leaves
-    none in the generator. Their weights are disjoint, so that one AdamW over all of them is one for each. Raises `SpecgenError` for a
-    `grad_clip`, which would measure both gradients as one.
+    Both step at once; the generator's loss leaves no gradient in the discriminator, nor the other way round. Raises `SpecgenError` for a `grad_clip`,
+    which would measure both gradients as one.
     """
     if config.grad_clip is not None:
         raise SpecgenError(f"grad_clip is {config.grad_clip}: two opponents are trained with grad_clip=None")
