@@ -21,10 +21,11 @@ import pooch
 import torch
 from fastcore.basics import patch
 
-from specgen.core import SpecgenError, atomic, write_table
-from specgen.recordings import LAYOUTS, STORED, Recording, Skipped, cache_folder, check_files, decode_all, detect_layout, folders_in
-from specgen.recordings import layout_entries, sounds_in, store_waveforms, stored_waveforms, waveforms_file
-from specgen.synthetic_digits import DIGITS_FILE, HELD_OUT, N_PER_DIGIT, WORDS, digits_config, digits_folder_name, folder_sha256, make_digits
+from .audio import printable
+from .core import SpecgenError, atomic, write_table
+from .recordings import LAYOUTS, STORED, Recording, Skipped, cache_folder, check_files, decode_all, detect_layout, folders_in
+from .recordings import layout_entries, sounds_in, store_waveforms, stored_waveforms, waveforms_file
+from .synthetic_digits import DIGITS_FILE, HELD_OUT, N_PER_DIGIT, WORDS, digits_config, digits_folder_name, folder_sha256, make_digits
 
 # %% ../nbs/07_datasets.ipynb #dd198655
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ def waveforms(
     whole, digests = self.whole or self, [r.digest for r in self]
     path = waveforms_file(whole.digest(), sample_rate)
     if (kept := stored_waveforms(path, digests)) is not None:
+        for digest in digests:
+            self.contents.pop(digest, None)
         return kept
     waveforms = decode_all(self.recordings, sample_rate, self.contents, f"reading {self.name}", progress)
     if whole is self and all(digests) and 4 * sum(map(len, waveforms)) <= STORED:
@@ -152,21 +155,19 @@ def scan(
 ) -> AudioDataset:
     "Check every file of a dataset. Raises `SpecgenError` when none can be used."
     entries, recordings, skipped = layout_entries(name, base, top or base), [], []
-    checked, contents = check_files([e.path for e in entries if not e.problem], f"checking {name}", progress)
-    answers = iter(checked)
+    answers, contents = check_files([e.path for e in entries if not e.problem], f"checking {name}", progress)
+    answers = iter(answers)
     for entry in entries:
         problem, *facts, digest = (entry.problem, "") if entry.problem else next(answers)
         if not problem:
             recordings.append(Recording(*entry[:5], *facts, entry.part, digest))
         elif strict:
-            raise SpecgenError(f"{entry.path}: {problem}; mend or remove it, or load without strict to skip it")
+            raise SpecgenError(f"{printable(entry.path)}: {problem}; mend or remove it, or load without strict to skip it")
         else:
             skipped.append(Skipped(entry.path, problem))
     if not recordings:
-        why = "holds no sound files"
-        if skipped:
-            why = f"none of {len(skipped)} sound files can be used, the first ({skipped[0].path.name}): {skipped[0].reason}"
-        raise SpecgenError(f"{base}: {why}; give a folder with one folder of recordings for each class")
+        bad = skipped and f"none of {len(skipped)} sound files can be used, the first ({printable(skipped[0].path.name)}): {skipped[0].reason}"
+        raise SpecgenError(f"{printable(base)}: {bad or 'holds no sound files'}; give a folder with one folder of recordings for each class")
     return AudioDataset(name, base, recordings, sorted({r.label for r in recordings}), skipped, contents=contents)
 
 # %% ../nbs/07_datasets.ipynb #0c098f92
@@ -266,7 +267,7 @@ def download_from_kaggle(handle: str) -> Path:
     except Exception as error:  # kagglehub has no error class of its own for all that can go wrong
         raise SpecgenError(f"download of {handle} from Kaggle failed ({type(error).__name__})") from None
 
-
+# %% ../nbs/07_datasets.ipynb #88c6789f
 def download(name: str, progress: bool = False) -> Path:
     "Fetch 'fsdd', 'esc50' or 'audiomnist' into the cache and return a folder to search. Raises `SpecgenError` with the reason when that fails."
     if name in KAGGLE:

@@ -30,8 +30,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from specgen.audio import SOUND_SUFFIXES, check_audio, read_audio, resample
-from specgen.core import SpecgenError, atomic
+from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, resample
+from .core import SpecgenError, atomic
 
 # %% ../nbs/06_recordings.ipynb #8e5313ce
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def listing(folder: Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
     except OSError as error:
-        raise SpecgenError(f"{folder}: cannot be opened ({error.strerror}); check the path and its permissions") from None
+        raise SpecgenError(f"{printable(folder)}: cannot be opened ({error.strerror}); check the path and its permissions") from None
 
 
 def sounds_in(
@@ -85,6 +85,7 @@ UNREADABLE = frozenset(".m4a .aac .wma .amr .ape .3gp .webm".split())  # sounds 
 def folders_below(
     folder: Path,
     top: Path | None = None,  # links that lead to this folder or above it are not followed; None = `folder`
+    closed: bool = False,  # pass over folders that may not be opened, instead of raising `SpecgenError`
 ) -> Iterator[Path]:
     "The folder and all below it, breadth first, each once."
     root = Path(os.path.realpath(top or folder))
@@ -94,13 +95,18 @@ def folders_below(
         real = Path(os.path.realpath(here))
         if real not in seen and (here == (top or folder) or not root.is_relative_to(real)):
             seen.add(real)
+            try:
+                below += folders_in(here)
+            except SpecgenError:
+                if closed:
+                    continue
+                raise
             yield here
-            below += folders_in(here)
 
 
 def sounds_below(folder: Path) -> list[Path]:
     "Every sound file in a folder and below it, also those of kinds that cannot be read."
-    return [path for here in folders_below(folder) for path in sounds_in(here, SOUND_SUFFIXES | UNREADABLE)]
+    return [path for here in folders_below(folder, closed=True) for path in sounds_in(here, SOUND_SUFFIXES | UNREADABLE)]
 
 # %% ../nbs/06_recordings.ipynb #895d60d0
 class Entry(NamedTuple):
@@ -338,7 +344,7 @@ def in_parallel(function: Callable, inputs: list, title: str, progress: bool, th
     if not threads:
         yield from map(function, tqdm(inputs, title, disable=not progress))
         return
-    with ThreadPool(os.cpu_count()) as pool:
+    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
         yield from tqdm(pool.imap(function, inputs, chunksize=4), title, total=len(inputs), disable=not progress)
 
 # %% ../nbs/06_recordings.ipynb #bc573dd8
@@ -390,12 +396,13 @@ def check_files(
 # %% ../nbs/06_recordings.ipynb #758c4e68
 def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> torch.Tensor:
     "A recording as (samples,) float32, mono, at this rate in hertz. Raises `SpecgenError` when the file is not the one that was checked."
-    if raw is None and os.path.isfile(recording.path) and os.path.getsize(recording.path) <= LARGE:
+    there = os.path.isfile(recording.path)
+    if raw is None and there and os.path.getsize(recording.path) <= LARGE:
         raw = recording.path.read_bytes()
-    if raw is None or not recording.digest:
+    if recording.digest and (raw is not None or there) and digest_of(recording.path, raw) != recording.digest:
+        raise SpecgenError(f"{printable(recording.path)}: has changed since it was checked; load the dataset again")
+    if raw is None:
         return read_audio(recording.path, sample_rate)[0]
-    if digest_of(recording.path, raw) != recording.digest:
-        raise SpecgenError(f"{recording.path}: has changed since it was checked; load the dataset again")
     data, rate = soundfile.read(BytesIO(raw), dtype="float32", always_2d=True)
     return resample(torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1)), rate, sample_rate)
 
@@ -432,13 +439,11 @@ def store_waveforms(path: Path, digests: list[str], waveforms: list[torch.Tensor
     "Keep decoded recordings, if the cache can be written."
     ends = torch.tensor([len(w) for w in waveforms]).cumsum(0).tolist()
     where = dict(zip(digests, zip([0, *ends], ends, strict=False), strict=True))
-    samples = torch.cat(waveforms)
-    integers = samples * 32768
-    if torch.equal(integers, integers.round()) and -32768 <= integers.min() and integers.max() <= 32767:
-        samples = integers.to(torch.int16)
+    if all(torch.equal(w * 32768, (w * 32768).round().clamp(-32768, 32767)) for w in waveforms):
+        waveforms = [(w * 32768).to(torch.int16) for w in waveforms]
     try:
         with atomic(path) as temporary:
-            save_file({"samples": samples}, temporary, {"specgen": json.dumps(where)})
+            save_file({"samples": torch.cat(waveforms)}, temporary, {"specgen": json.dumps(where)})
         make_room(path.parent, STORE)
     except (OSError, SafetensorError):
         pass

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
-from specgen.audio import peak_normalize, trim_silence
-from specgen.core import SpecgenError, atomic, derive_seeds, fingerprint, process_state, seeded
-from specgen.datasets import AudioDataset
-from specgen.spectrogram import Representation
+from .audio import peak_normalize, trim_silence
+from .core import SpecgenError, atomic, derive_seeds, fingerprint, process_state, seeded
+from .datasets import AudioDataset
+from .spectrogram import Representation
 
 # %% ../nbs/08_spectrogram_dataset.ipynb #fa93f33b
 def pad_or_crop(
@@ -177,7 +177,8 @@ def select(
     which,  # mask (N,) or indices
 ) -> SpectrogramDataset:
     "The dataset of these clips alone, in this order."
-    index = torch.arange(len(self))[torch.as_tensor(which).cpu()]
+    which = torch.as_tensor(which).cpu()
+    index = torch.arange(len(self))[which if which.numel() else which.long()]
     tensors = {name: getattr(self, name)[index.to(self.device)] for name in TENSORS}
     lists = {name: [value[i] for i in index.tolist()] for name in ("speakers", "paths") if (value := getattr(self, name))}
     return replace(self, **tensors, **lists)
@@ -288,6 +289,7 @@ def encode_recordings(
     n_frames = n_frames or usual_frames([waveforms[i] for i in train.tolist()], plain)
     specs, representation, playback = scaled(encode_waveforms(waveforms, plain, n_frames, **how), train, plain, depth_db)
     is_test = torch.zeros(len(specs), dtype=torch.bool).index_fill(0, held, True)
+    test = test if test is None or isinstance(test, str | int) else sorted(map(str, test))
     about = dict(dataset=recordings.name, recordings=recordings.digest(), by=by, test=test, n_frames=n_frames, depth_db=depth_db, **how)
     return SpectrogramDataset(specs, recordings.labels, list(recordings.classes), representation, is_test, recordings.speakers, paths, playback, about)
 

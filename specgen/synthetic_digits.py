@@ -21,7 +21,7 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from specgen.core import SpecgenError, atomic, sweep
+from .core import SpecgenError, atomic, sweep
 
 # %% ../nbs/06_synthetic_digits.ipynb #75852f75
 N_PER_DIGIT = 300  # recordings of each digit: 60 voices x 5 takes

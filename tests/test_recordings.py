@@ -179,6 +179,23 @@ def test_large_files_are_never_held(place, monkeypatch):
     assert all(map(torch.equal, dataset.waveforms(16000), small.waveforms(16000)))
 
 
+def test_a_large_file_that_changed_is_refused(place, monkeypatch):
+    monkeypatch.setattr(recordings, "LARGE", 100)
+    dataset = load_recordings(place)
+    folder_of(place, ["x.wav", "a/1.wav"])
+    with pytest.raises(SpecgenError, match=r"1\.wav: has changed since it was checked"):
+        dataset.waveforms(8000)
+
+
+def test_what_is_held_is_let_go(place):
+    for _ in range(2):
+        dataset = load_recordings(place)
+        (cache_folder() / "recordings.sqlite").unlink()  # so that the files are read again
+        assert len(dataset.contents) == 4
+        dataset.waveforms(8000)
+        assert not dataset.contents
+
+
 def test_what_is_held_has_a_limit(place, monkeypatch):
     monkeypatch.setattr(recordings, "KEPT", 17_000)
     dataset = load_recordings(place)
@@ -229,6 +246,24 @@ def test_every_sound_of_a_random_tree_is_used_or_listed(tmp_path, monkeypatch, s
     used, listed = {os.path.realpath(r.path) for r in dataset}, {os.path.realpath(bad.path) for bad in dataset.skipped}
     assert used | listed == {os.path.realpath(top / name) for name in names} == {os.path.realpath(p) for p in sounds_below(top)}
     assert not used & listed and all(bad.reason for bad in dataset.skipped)
+
+
+def test_a_closed_folder_beside_a_known_layout_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECGEN_CACHE", str(tmp_path / "cache"))
+    folder_of(tmp_path / "fsdd", ["recordings/0_ann_0.wav", "recordings/1_ann_1.wav", "lost/x.wav"])
+    scandir = os.scandir
+
+    def closed(folder):
+        if Path(folder).name == "lost":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    dataset = load_recordings(tmp_path / "fsdd")
+    assert (dataset.name, len(dataset), dataset.skipped) == ("fsdd", 2, [])
+    (tmp_path / "fsdd" / "recordings").rename(tmp_path / "fsdd" / "zero")  # now it is a class
+    with pytest.raises(SpecgenError, match=r"lost: cannot be opened \(Permission denied\); check the path and its permissions"):
+        load_recordings(tmp_path / "fsdd")
 
 
 def test_folders_below_are_seen_once(tmp_path):

@@ -127,6 +127,10 @@ def test_the_split_is_passed_on(sounds):
         encode_recordings(load_recordings(sounds), STFT, 16, test="ann")
     with pytest.raises(SpecgenError, match="0 speakers"):
         encode_recordings(load_recordings(sounds), STFT, 16, by="speaker")
+    recordings = load_recordings(sounds)
+    named = replace(recordings, recordings=[replace(r, speaker=f"s{i % 3}") for i, r in enumerate(recordings)])
+    made = encode_recordings(named, STFT, 16, by="speaker", test={"s1", "s0"})
+    assert {s for s, held in zip(made.speakers, made.is_test.tolist(), strict=True) if held} == {"s0", "s1"} and made.about["test"] == ["s0", "s1"]
 
 
 # ---- the type
@@ -138,7 +142,7 @@ def test_parts_and_selections(dataset):
     for which in (torch.tensor([3, 0]), [3, 0], torch.tensor([3, 0], dtype=torch.int32)):
         few = dataset.select(which)
         assert few.speakers == ["s3", "s0"] and torch.equal(few.spectrograms, dataset.spectrograms[[3, 0]])
-    assert len(dataset.select(dataset.labels == 1)) == 7 and len(dataset.select(torch.zeros(14, dtype=torch.bool))) == 0
+    assert len(dataset.select(dataset.labels == 1)) == 7 and len(dataset.select(torch.zeros(14, dtype=torch.bool))) == len(dataset.select([])) == 0
     assert dataset.tensors[0] is dataset.spectrograms and dataset.device == torch.device("cpu")
     bare = SpectrogramDataset(noise(3, 4, 5), torch.zeros(3, dtype=torch.long), ["a"], STFT)
     assert not bare.is_test.any() and bare.speakers == [] and bare.select([1]).paths == []
