@@ -12,7 +12,9 @@ import sys
 import threading
 import warnings
 from importlib import import_module, util
+from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
@@ -23,76 +25,108 @@ from torch.nn import functional as F
 from .core import SpecgenError, atomic
 
 # %% ../nbs/01_audio.ipynb #c358c3cb
-def demo_voice(sample_rate=16000, seconds=1.2, seed=0):
-    "A gliding, voice-like sound followed by two clicks, the example of several notebooks: (samples,)"
-    t = torch.arange(int(sample_rate * seconds)) / sample_rate
+def demo_voice(sample_rate: int = 16000, seed: int = 0) -> torch.Tensor:
+    "A gliding, voice-like sound of 1.2 seconds, then two clicks; the example of several notebooks: (samples,)"
+    t = torch.arange(6 * sample_rate // 5) / sample_rate
     pitch = 120 + 40 * torch.sin(2 * torch.pi * 0.8 * t)
     phase = 2 * torch.pi * torch.cumsum(pitch.double(), 0) / sample_rate
     formants = [(500 + 250 * t, 90), (1500 - 500 * t, 120), (2600 + 200 * t, 200)]
     sound = torch.zeros_like(t)
     for k in range(1, 50):
         gain = sum(1 / (1 + ((k * pitch - centre) / width) ** 2) for centre, width in formants)
-        sound += (gain + 0.01) * torch.sin(k * phase).float() * (k * pitch < 8000)
+        sound += (gain + 0.01) * torch.sin(k * phase).float() * (k * pitch < sample_rate / 2)
     sound *= torch.sin(torch.pi * (t / 0.9).clamp(0, 1)).clamp(min=0) ** 0.3
     sound[int(1.0 * sample_rate)] = sound[int(1.1 * sample_rate)] = sound.abs().max()
     noise = torch.randn(len(t), generator=torch.Generator().manual_seed(seed))
     return 0.7 * sound / sound.abs().max() + 1e-4 * noise
 
+# %% ../nbs/01_audio.ipynb #6955ee6f
+def as_float(x: torch.Tensor) -> torch.Tensor:
+    "The same numbers, half precision as float32. Raises `SpecgenError` for integers and complex numbers."
+    if not x.is_floating_point():
+        raise SpecgenError(f"{x.dtype} values: sound is floating-point, in [-1, 1]; convert it first")
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
 # %% ../nbs/01_audio.ipynb #3d3fed12
 def resample(
-    waveform: torch.Tensor,  # (..., samples)
+    waveform: torch.Tensor,  # (..., samples), on any device
     orig: int,  # its rate, hertz
     new: int,  # the wanted rate, hertz
-) -> torch.Tensor:  # (..., ceil(samples * new / orig)), float32
-    "Band-limited resampling by soxr (HQ)."
-    if orig == new:
+) -> torch.Tensor:  # (..., samples * new / orig, rounded, at least 1), on the same device; not differentiable
+    "Band-limited resampling by soxr (HQ). Raises `SpecgenError` for a rate that is not positive."
+    if min(orig, new) <= 0:
+        raise SpecgenError(f"resampling from {orig} to {new} Hz: rates are positive; check them")
+    if orig == new or not waveform.numel():
         return waveform
-    flat = waveform.reshape(-1, waveform.shape[-1]).numpy().T
-    out = torch.from_numpy(np.ascontiguousarray(soxr.resample(np.ascontiguousarray(flat), orig, new).T))
-    return out.reshape(*waveform.shape[:-1], out.shape[-1])
+    flat = as_float(waveform).detach().cpu().reshape(-1, waveform.shape[-1])
+    flat = F.pad(flat, (0, max(0, orig // new - flat.shape[-1])))  # soxr would answer with nothing
+    parts = [soxr.resample(np.ascontiguousarray(part.numpy().T), orig, new).T for part in flat.split(1024)]
+    out = torch.from_numpy(np.ascontiguousarray(np.concatenate(parts)))
+    return out.reshape(*waveform.shape[:-1], out.shape[-1]).to(waveform.device)
+
+# %% ../nbs/01_audio.ipynb #d1ba30bc
+def file_name(path: str | Path) -> bytes | str:
+    "A path as soundfile takes it; names may hold bytes that are no UTF-8."
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def printable(path: str | Path) -> str:
+    "A path that can be printed, whatever its bytes."
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def why(error: Exception) -> str:
+    "What soundfile says of a file that it cannot read or write."
+    return "it has no header" if isinstance(error, TypeError) else getattr(error, "error_string", str(error)).rstrip(".")
 
 # %% ../nbs/01_audio.ipynb #59d11a49
 def read_audio(
     path: str | Path,  # wav, flac, ogg, mp3: anything soundfile reads
     sample_rate: int | None = None,  # wanted rate in hertz; None keeps the file's own
     *,
-    check: bool = False,  # refuse a file that broke off, or is silent, too
+    check: bool = False,  # refuse also a file that broke off, or is silent
 ) -> tuple[torch.Tensor, int]:  # waveform (samples,) float32 mono, and its rate in hertz
     "Read a sound file as mono. Raises `SpecgenError` when it is missing, not sound, empty, or holds NaN."
-    path = Path(path)
-    if not path.is_file():
-        raise SpecgenError(f"{path}: no such file; check the path")
+    name = printable(path)
+    if not Path(path).is_file():
+        raise SpecgenError(f"{name}: no such file; check the path")
     if check and isinstance(reason := check_audio(path), str):
-        raise SpecgenError(f"{path}: {reason}; export it again, or leave it out")
+        raise SpecgenError(f"{name}: {reason}; export it again, or leave it out")
     try:
-        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise SpecgenError(f"{path}: cannot be read as sound ({error.error_string}); give a wav, flac, ogg or mp3 file") from None
+        data, rate = soundfile.read(file_name(path), dtype="float32", always_2d=True)
+    except (RuntimeError, TypeError) as error:  # a TypeError for .raw, which has no header
+        raise SpecgenError(f"{name}: cannot be read as sound ({why(error)}); give a wav, flac, ogg or mp3 file") from None
     if not len(data):
-        raise SpecgenError(f"{path}: holds no samples; record it again or leave it out")
+        raise SpecgenError(f"{name}: holds no samples; record it again or leave it out")
     if not np.isfinite(data).all():
-        raise SpecgenError(f"{path}: holds samples that are not numbers; export it again or leave it out")
+        raise SpecgenError(f"{name}: holds samples that are not numbers; export it again or leave it out")
     waveform = torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1))
     return resample(waveform, rate, sample_rate or rate), sample_rate or rate
+
+# %% ../nbs/01_audio.ipynb #efbb0711
+SOUND_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
 
 # %% ../nbs/01_audio.ipynb #5dfba32f
 def write_audio(
     path: str | Path,  # where to; the suffix chooses the format (wav, flac, ogg, mp3)
-    waveform: torch.Tensor,  # (samples,), in [-1, 1]
+    waveform: torch.Tensor,  # (samples,), in [-1, 1], on any device
     sample_rate: int,  # hertz
 ) -> Path:  # the path written
-    "Write a mono sound file, atomically. Raises `SpecgenError` for an empty or non-finite waveform or an unknown suffix."
-    path = Path(path)
+    "Write a mono sound file, atomically. Raises `SpecgenError` for an empty or non-finite waveform, an unknown suffix, a rate the format lacks."
+    path, name = Path(path), printable(path)
     data = torch.as_tensor(waveform).detach().cpu().float().numpy()
     if data.ndim != 1 or not data.size or not np.isfinite(data).all():
-        raise SpecgenError(f"{path}: a waveform to write is (samples,) finite numbers, not {tuple(data.shape)}; check what made it")
-    if path.suffix[1:].upper() not in soundfile.available_formats():
-        raise SpecgenError(f"{path}: unknown sound format '{path.suffix}'; end the name in .wav, .flac, .ogg or .mp3")
+        raise SpecgenError(f"{name}: a waveform to write is (samples,) finite numbers, not {tuple(data.shape)}; check what made it")
+    if path.suffix.lower() not in SOUND_SUFFIXES or path.suffix[1:].upper() not in soundfile.available_formats():
+        raise SpecgenError(f"{name}: unknown sound format '{path.suffix}'; end the name in .wav, .flac, .ogg or .mp3")
     if (peak := np.abs(data).max()) > 1:
         warnings.warn(f"{path.name}: peak {peak:.2f} is beyond full scale, turned down to 1", stacklevel=2)
         data = data / peak
     with atomic(path) as temporary:
-        soundfile.write(temporary, data, sample_rate)
+        try:
+            soundfile.write(file_name(temporary), data, sample_rate)
+        except (RuntimeError, TypeError) as error:
+            raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz ({why(error)}); choose another rate or format") from None
     return path
 
 # %% ../nbs/01_audio.ipynb #e6e940f5
@@ -111,11 +145,10 @@ def wav_chunks(
     return form, len(raw), 0
 
 # %% ../nbs/01_audio.ipynb #150e9146
-SOUND_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
 SHORTEST = 0.01  # seconds; what is shorter is a click, not a recording
 SILENT = 1e-4  # span of the samples, of full scale
 
-def verdict(
+def find_problem(
     frames: int,  # samples of each channel
     rate: int,  # hertz
     low: float,  # the lowest sample, full scale = 1
@@ -133,7 +166,8 @@ def verdict(
 # %% ../nbs/01_audio.ipynb #eafbb0af
 PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
 
-def measure_wav(
+# %% ../nbs/01_audio.ipynb #d3d6d455
+def check_wav(
     raw: bytes,  # a whole wav file
 ) -> tuple[float, int] | str | None:  # (seconds, hertz), what is wrong, or None for a wav that is not plain
     "Measure a plain wav from its bytes alone."
@@ -155,7 +189,7 @@ def measure_wav(
     low, high = (float(samples.min()), float(samples.max())) if len(samples) else (0, 0)
     scale = 1 if dtype.kind == "f" else 2.0 ** (bits - 1)
     frames = len(samples) // channels
-    return verdict(frames, rate, low / scale, high / scale) or (frames / rate, rate)
+    return find_problem(frames, rate, low / scale, high / scale) or (frames / rate, rate)
 
 # %% ../nbs/01_audio.ipynb #8b15c4ea
 def ogg_is_whole(
@@ -168,13 +202,14 @@ def ogg_is_whole(
     table = tail[at + 27 : at + 27 + tail[at + 26]]
     return bool(tail[at + 5] & 4) and at + 27 + tail[at + 26] + sum(table) <= len(tail)
 
-
-def measure_coded(
+# %% ../nbs/01_audio.ipynb #2db384a4
+def check_decoded(
     path: Path,
+    raw: bytes | None = None,  # its content, when it was read before
 ) -> tuple[float, int] | str:  # (seconds, hertz), or what is wrong
     "Measure any file soundfile reads by decoding all of it."
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(file_name(path) if raw is None else BytesIO(raw)) as file:
             frames, low, high = 0, np.inf, -np.inf
             for block in file.blocks(1 << 18, dtype="float32", always_2d=True):
                 frames += len(block)
@@ -182,11 +217,11 @@ def measure_coded(
             if frames < file.frames < 1 << 40:
                 return f"truncated: the header promises {file.frames} samples, {frames} can be decoded"
             rate, ogg = file.samplerate, file.format == "OGG"
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        return f"cannot be read as sound ({getattr(error, 'error_string', error)})"
-    if ogg and not ogg_is_whole(path.read_bytes()[-(1 << 17) :]):
+    except (RuntimeError, TypeError) as error:
+        return f"cannot be read as sound ({why(error)})"
+    if ogg and not ogg_is_whole((raw or path.read_bytes())[-(1 << 17) :]):
         return "truncated: the ogg stream has no end"
-    return verdict(frames, rate, float(low), float(high)) or (frames / rate, rate)
+    return find_problem(frames, rate, float(low), float(high)) or (frames / rate, rate)
 
 # %% ../nbs/01_audio.ipynb #1a7e542a
 LARGE = 1 << 26  # bytes; larger wavs are measured in blocks
@@ -194,19 +229,19 @@ LARGE = 1 << 26  # bytes; larger wavs are measured in blocks
 # %% ../nbs/01_audio.ipynb #c4b189c0
 def check_audio(
     path: str | Path,
+    raw: bytes | None = None,  # its content, when it was read before
 ) -> tuple[float, int] | str:  # (seconds, hertz), or what is wrong with the file
     "Check that a file is a whole, audible sound. That it broke off is seen in wav, flac and ogg; mp3, aiff and au may hide it."
     path = Path(path)
     try:
-        size = os.stat(path).st_size
+        size = os.stat(path).st_size if raw is None else len(raw)
         if not size:
             return "empty file"
         if size < LARGE and path.suffix.lower() == ".wav":
-            with open(path, "rb", buffering=0) as file:
-                raw = file.read()
-            if raw[:4] == b"RIFF" and raw[8:12] == b"WAVE" and (answer := measure_wav(raw)) is not None:
+            raw = path.read_bytes() if raw is None else raw
+            if raw[:4] == b"RIFF" and raw[8:12] == b"WAVE" and (answer := check_wav(raw)) is not None:
                 return answer
-        return measure_coded(path)
+        return check_decoded(path, raw)
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
 
@@ -215,6 +250,9 @@ def peak_normalize(
     waveform: torch.Tensor,  # (..., samples)
 ) -> torch.Tensor:  # likewise, the loudest sample of each clip at 1 or -1
     "Scale each clip to full scale; silence stays silence."
+    if not waveform.numel():
+        return waveform
+    waveform = as_float(waveform)
     return waveform / waveform.abs().amax(-1, keepdim=True).clamp(min=1e-8)
 
 # %% ../nbs/01_audio.ipynb #c6bef78c
@@ -224,10 +262,12 @@ def trim_silence(
     threshold_db: float = 40.0,  # decibels below the loudest frame
 ) -> torch.Tensor:  # (shorter,), a view; empty when the clip is silent
     "Without leading and trailing silence, judged by the variance of frames of 25 ms every 5 ms (so a constant offset is silence)."
-    frame, hop = sample_rate // 40, sample_rate // 200
+    if waveform.ndim != 1:
+        raise SpecgenError(f"waveform {tuple(waveform.shape)}: only a single one, (samples,), can be trimmed; take them one by one")
     if not len(waveform):
         return waveform
-    centred = F.pad(waveform[None], (frame // 2, frame // 2), mode="replicate")[0]
+    frame, hop = max(1, sample_rate // 40), max(1, sample_rate // 200)
+    centred = F.pad(as_float(waveform)[None], (frame // 2, frame // 2), mode="replicate")[0]
     power = centred.unfold(0, frame, hop).var(1, correction=0)
     if power.max() < SILENT**2:
         return waveform[:0]
@@ -235,21 +275,31 @@ def trim_silence(
     return waveform[int(loud[0]) * hop : (int(loud[-1]) + 1) * hop]
 
 # %% ../nbs/01_audio.ipynb #b039c7d8
-def import_torchaudio():
-    """Import torchaudio on any torch build and return the module.
+def without_extension() -> ModuleType:
+    "Import torchaudio in its own mode without the compiled extension."
+    for name in [m for m in sys.modules if m.split(".")[0] == "torchaudio"]:
+        del sys.modules[name]
+    folder = Path(util.find_spec("torchaudio").origin).parent / "_extension"
+    spec = util.spec_from_file_location("torchaudio._extension.utils", folder / "utils.py")
+    utils = util.module_from_spec(spec)
+    spec.loader.exec_module(utils)
+    utils._load_lib = lambda lib: False
+    sys.modules[spec.name] = utils
+    return import_module("torchaudio")
 
-    torchaudio's wheels link CUDA, so beside a CPU-only torch the plain import raises `OSError`. Only the compiled extension is missing
-    then; torchaudio itself documents how to run without it ("library not found"), and that mode is what is switched on here.
-    """
-    try:
-        return import_module("torchaudio")
-    except OSError:
-        for name in [m for m in sys.modules if m.split(".")[0] == "torchaudio"]:
-            del sys.modules[name]
-        folder = Path(util.find_spec("torchaudio").origin).parent / "_extension"
-        spec = util.spec_from_file_location("torchaudio._extension.utils", folder / "utils.py")
-        utils = util.module_from_spec(spec)
-        spec.loader.exec_module(utils)
-        utils._load_lib = lambda lib: False
-        sys.modules[spec.name] = utils
-        return import_module("torchaudio")
+# %% ../nbs/01_audio.ipynb #beea84d2
+_IMPORT = threading.Lock()
+
+
+def import_torchaudio() -> ModuleType:
+    "torchaudio, beside a CUDA build of torch or a CPU one. Raises `SpecgenError` when it is missing or cannot be loaded."
+    with _IMPORT:
+        try:
+            try:
+                return import_module("torchaudio")
+            except (OSError, RuntimeError):  # a library that is missing, or made for another CUDA
+                return without_extension()
+        except (OSError, ImportError, RuntimeError, AttributeError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == "torchaudio":
+                raise SpecgenError("torchaudio: is not installed, and mel filters come from it; pip install torchaudio") from None
+            raise SpecgenError(f"torchaudio: cannot be loaded ({error}); install the release that fits torch {torch.__version__}") from error

@@ -9,26 +9,25 @@ __all__ = ['Representation', 'LogSTFT', 'mel_filterbank', 'mel_to_stft', 'LogMel
 # %% ../nbs/04_spectrogram.ipynb #d1b97a88
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from importlib import import_module
+from numbers import Integral, Real
+from typing import ClassVar
 
-import numpy as np
 import scipy.signal
 import torch
-from torch import nn
+from fastcore.basics import patch
 from torch.nn import functional as F
 
-from .audio import import_torchaudio
+from .audio import as_float, import_torchaudio
 from .core import SpecgenError
 from .phase import phase_retrieval
-from .stft import make_window, stft
+from .stft import as_batch, at_least_one, constant, no_autocast, stft, window_values
 
 # %% ../nbs/04_spectrogram.ipynb #5dc804b4
 @dataclass(frozen=True)
 class Representation:
-    "How a waveform becomes a picture and returns; the base of `LogSTFT`, `LogMel` and `Fbank`."
+    "How a waveform becomes a spectrogram and returns; the base of the four kinds. Raises `SpecgenError` for impossible settings."
 
     sample_rate: int = 16000  # hertz
     n_fft: int = 512  # FFT size, samples
@@ -38,79 +37,126 @@ class Representation:
     floor: float = 1e-5  # what is smaller is raised to this before the logarithm
     pad_mode: str = "constant"  # 'constant' as in librosa, 'reflect' as in torchaudio
     mean: float = 0.0  # of the logarithms over the training data
-    std: float = 1.0  # likewise; pictures hold (log - mean) / std
+    std: float = 1.0  # likewise; spectrograms hold (log - mean) / std
+    KINDS: ClassVar[dict[str, type]] = {}  # what `from_dict` knows
 
-    @property
-    def stft_settings(self) -> dict:
-        "What `stft`, `istft` and `phase_retrieval` need."
-        return dict(n_fft=self.n_fft, hop_length=self.hop_length, win_length=self.win_length, window=self.window)
+    def __init_subclass__(cls, abstract: bool = False):
+        if not abstract:
+            Representation.KINDS[cls.__name__] = cls
 
-    def magnitude(self, waveform):
-        "(..., samples) -> (..., n_fft // 2 + 1, time)"
-        return stft(waveform, pad_mode=self.pad_mode, **self.stft_settings).abs()
+    def __post_init__(self):
+        for problem in self.problems():
+            raise SpecgenError(f"{type(self).__name__}: {problem}")
 
-    def to_log(self, mag):
-        "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
-        raise NotImplementedError
+# %% ../nbs/04_spectrogram.ipynb #8156f648
+@patch
+def problems(self: Representation) -> Iterator[str]:
+    "What is wrong with the settings."
+    for name in ("sample_rate", "n_fft", "hop_length", "frame_length", "n_mels"):
+        if not isinstance(value := getattr(self, name, 1), Integral) or value < 1:
+            yield f"{name.replace('frame', 'win')} {value!r} has to be a whole number, at least 1"
+    if self.frame_length > self.n_fft:
+        yield f"win_length {self.win_length} is longer than n_fft {self.n_fft}; choose a bigger n_fft, or a shorter window"
+    window_values(self.window, 1, True)
+    for name, least in (("floor", 0), ("mean", -math.inf), ("std", 0), ("power", 0)):
+        if not isinstance(value := getattr(self, name, 1.0), Real) or not least < value < math.inf:
+            yield f"{name} {value!r} has to be a finite number{' above 0' if least == 0 else ''}"
+    if self.pad_mode not in ("constant", "reflect"):
+        yield f"pad_mode {self.pad_mode!r} is unknown; choose constant or reflect"
 
-    def from_log(self, log):
-        "The inverse of `to_log`, as well as it can be inverted."
-        raise NotImplementedError
+@patch(as_prop=True)
+def frame_length(self: Representation) -> int:
+    "The window's length, samples."
+    return self.n_fft if self.win_length is None else self.win_length
 
-    @property
-    def decibels(self) -> float:
-        "What one unit of picture value means, decibels."
-        return 20 / np.log(10) * self.std
+# %% ../nbs/04_spectrogram.ipynb #8014477b
+@patch(as_prop=True)
+def stft_settings(self: Representation) -> dict:
+    "What `stft`, `istft` and `phase_retrieval` need."
+    return dict(n_fft=self.n_fft, hop_length=self.hop_length, win_length=self.win_length, window=self.window)
 
-    def normalize(self, log):
-        "Natural logarithms -> picture values."
-        return (log - self.mean) / self.std
+@patch
+def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
+    "(..., samples) -> (..., n_fft // 2 + 1, time)"
+    return stft(waveform, pad_mode=self.pad_mode, **self.stft_settings).abs()
 
-    def denormalize(self, spec):
-        "Picture values -> natural logarithms."
-        return spec * self.std + self.mean
+@patch
+def normalize(self: Representation, log: torch.Tensor) -> torch.Tensor:
+    "Natural logarithms -> values of a spectrogram."
+    return (log - self.mean) / self.std
 
-    def encode(self, waveform: torch.Tensor) -> torch.Tensor:
-        "Waveform (..., samples) in [-1, 1] -> spectrogram (..., freq, time)."
-        return self.normalize(self.to_log(self.magnitude(waveform)))
+@patch
+def encode(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
+    "Waveform (..., samples) in [-1, 1] -> spectrogram (..., freq, time), on the same device, differentiable."
+    return self.normalize(self.to_log(self.magnitude(waveform)))
 
-    def decode(self, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
-        "Spectrogram (..., freq, time) -> waveform (..., samples), by `phase_retrieval`."
-        mag = self.from_log(self.denormalize(spec))
-        return phase_retrieval(mag, n_iter=n_iter, length=length, generator=generator, **self.stft_settings)
+# %% ../nbs/04_spectrogram.ipynb #fb500b3f
+@patch
+def denormalize(self: Representation, spec: torch.Tensor) -> torch.Tensor:
+    "Values of a spectrogram -> natural logarithms; half precision becomes float32."
+    log = as_float(spec) * self.std + self.mean
+    if log.dtype == spec.dtype:
+        return log
+    floor = math.log(self.floor)
+    rounding = torch.finfo(spec.dtype).eps * (abs(floor) + abs(self.mean))
+    return torch.where((log - floor).abs() <= rounding, floor, log)
 
-    def fit(self, waveforms: Iterable[torch.Tensor]) -> "Representation":
-        "A copy whose mean and std are those of these training waveforms, each (samples,)."
-        count, total, squares = 0, 0.0, 0.0
-        for waveform in waveforms:
-            log = self.to_log(self.magnitude(waveform)).double()
-            count, total, squares = count + log.numel(), total + log.sum().item(), squares + log.square().sum().item()
-        if not count:
-            raise SpecgenError("statistics of no waveforms: give at least one training clip")
-        mean = total / count
-        return replace(self, mean=mean, std=max((squares / count - mean**2) ** 0.5, 1e-8))
+@patch
+def above_floor(self: Representation, log: torch.Tensor) -> torch.Tensor:
+    "exp(log), and 0 for what lies at the floor."
+    log, floor = as_float(log), math.log(self.floor)
+    rounding = 8 * torch.finfo(log.dtype).eps * (abs(floor) + abs(self.mean))
+    return torch.where(log > floor + 1e-4 + rounding, log.exp(), 0.0)
 
-    def n_frames(self, samples: int) -> int:
-        "How many frames a clip of this many samples gives."
-        return 1 + samples // self.hop_length
+@patch
+@torch.no_grad()
+def decode(self: Representation, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
+    "Spectrogram (..., freq, time) -> waveform (..., samples) on the same device, by `phase_retrieval`. Raises `SpecgenError` for a wrong shape."
+    mag = self.from_log(self.denormalize(spec))
+    return phase_retrieval(mag, n_iter=n_iter, length=length, generator=generator, **self.stft_settings)
 
-    def frame_times(self, n: int) -> torch.Tensor:
-        "Centres of n frames, seconds."
-        return torch.arange(n) * self.hop_length / self.sample_rate
+# %% ../nbs/04_spectrogram.ipynb #8911ea66
+@patch
+@torch.no_grad()
+def fit(self: Representation, waveforms: Iterable[torch.Tensor]) -> Representation:
+    "A copy whose mean and std are those of these training waveforms, each (samples,). Raises `SpecgenError` when there are none."
+    plain, count, total, squares = replace(self, mean=0.0, std=1.0), 0, 0.0, 0.0
+    for waveform in waveforms:
+        log = plain.encode(waveform).cpu().double()
+        count, total, squares = count + log.numel(), total + log.sum().item(), squares + log.square().sum().item()
+    if not count:
+        raise SpecgenError("statistics of no waveforms: give at least one training clip")
+    return replace(self, mean=total / count, std=max((squares / count - (total / count) ** 2) ** 0.5, 1e-8))
 
-    def to_dict(self) -> dict:
-        "Everything needed to build it again, fit for JSON."
-        return {"kind": type(self).__name__, **asdict(self)}
+@patch(as_prop=True)
+def decibels(self: Representation) -> float:
+    "What one unit of a spectrogram's values means, decibels."
+    return 20 / math.log(10) * self.std
 
-    @staticmethod
-    def from_dict(config: dict) -> "Representation":
-        "The inverse of `to_dict`. Raises `SpecgenError` for a kind or setting it doesn't know."
-        kinds = {kind.__name__: kind for kind in (LogSTFT, LogMel, Fbank, HiFiGANMel)}
-        settings = {k: v for k, v in config.items() if k != "kind"}
-        try:
-            return kinds[config.get("kind")](**settings)
-        except (KeyError, TypeError):
-            raise SpecgenError(f"representation {config}: unknown kind or setting; the kinds are {', '.join(kinds)}") from None
+@patch
+def n_frames(self: Representation, samples: int) -> int:
+    "How many frames a clip of this many samples gives."
+    return 1 + samples // self.hop_length
+
+@patch
+def frame_times(self: Representation, n: int) -> torch.Tensor:
+    "Centres of n frames, seconds."
+    return torch.arange(n) * self.hop_length / self.sample_rate
+
+# %% ../nbs/04_spectrogram.ipynb #3badf316
+@patch
+def to_dict(self: Representation) -> dict:
+    "Everything needed to build it again, fit for JSON."
+    return {"kind": type(self).__name__, **asdict(self)}
+
+@patch(cls_method=True)
+def from_dict(cls: Representation, config: dict) -> Representation:
+    "The inverse of `to_dict`. Raises `SpecgenError` for a kind or setting it doesn't know."
+    settings = dict(config) if isinstance(config, dict) else {}
+    try:
+        return Representation.KINDS[settings.pop("kind", None)](**settings)
+    except (KeyError, TypeError):
+        raise SpecgenError(f"representation {config}: unknown kind or setting; the kinds are {', '.join(Representation.KINDS)}") from None
 
 # %% ../nbs/04_spectrogram.ipynb #b8fca3e8
 @dataclass(frozen=True)
@@ -119,20 +165,26 @@ class LogSTFT(Representation):
 
     n_bins: int | None = None  # keep the lowest bins only; None = all n_fft // 2 + 1
 
+    def problems(self):
+        yield from super().problems()
+        if self.n_bins is not None and not 1 <= self.n_bins <= self.n_fft // 2 + 1:
+            yield f"n_bins {self.n_bins} has to lie between 1 and n_fft // 2 + 1 = {self.n_fft // 2 + 1}"
+
     @property
     def frequencies(self) -> torch.Tensor:
         "Centre of every row, hertz."
         return torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1)[: self.n_bins]
 
-    def to_log(self, mag):
-        return mag[..., : self.n_bins, :].clamp(min=self.floor).log()
+    def to_log(self, mag: torch.Tensor) -> torch.Tensor:
+        "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
+        return as_float(mag)[..., : self.n_bins, :].clamp(min=self.floor).log()
 
-    def from_log(self, log):
-        mag = torch.where(log > np.log(self.floor), log.exp(), 0.0)
-        return F.pad(mag, (0, 0, 0, self.n_fft // 2 + 1 - mag.shape[-2]))
+    def from_log(self, log: torch.Tensor) -> torch.Tensor:
+        "Natural logarithms (..., freq, time) -> linear magnitudes; bins that were left out are silent."
+        mag, full = self.above_floor(log), self.n_fft // 2 + 1
+        return F.pad(mag, (0, 0, 0, full - mag.shape[-2])) if mag.ndim > 1 and mag.shape[-2] < full else mag
 
 # %% ../nbs/04_spectrogram.ipynb #39ccdf3d
-@lru_cache(maxsize=32)
 def mel_filterbank(
     sample_rate: int,  # hertz
     n_fft: int,  # samples
@@ -143,9 +195,9 @@ def mel_filterbank(
     norm: str | None,  # 'slaney' = bands of equal area, None = of equal height
 ) -> torch.Tensor:  # (n_mels, n_fft // 2 + 1)
     "Triangular mel filters, torchaudio's."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of empty bands, which `LogMel` documents
-        fb = import_torchaudio().functional.melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
+    melscale_fbanks = import_torchaudio().functional.melscale_fbanks
+    with warnings.catch_warnings(action="ignore"), torch.device("cpu"):  # empty bands are what `LogMel` warns of
+        fb = melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
     return fb.T.contiguous()
 
 # %% ../nbs/04_spectrogram.ipynb #4d5dca86
@@ -155,23 +207,52 @@ def mel_to_stft(
     n_iter: int = 100,  # multiplicative updates
 ) -> torch.Tensor:  # (..., n_freq, time), non-negative
     "Non-negative x with filters @ x near bands, in least squares (Lee & Seung 2001)."
+    bands = as_float(bands)
     filters = filters.to(bands)
-    target, gram = filters.T @ bands, filters.T @ filters
-    x = target / filters.sum(0)[:, None].clamp(min=1e-8)
-    for _ in range(n_iter):
-        x = x * target / (gram @ x).clamp(min=1e-12)
+    with no_autocast(bands):
+        target, gram = filters.T @ bands, filters.T @ filters
+        x = target / filters.sum(0)[:, None].clamp(min=1e-8)
+        for _ in range(n_iter):
+            x = x * target / (gram @ x).clamp(min=1e-12)
     return x
 
-# %% ../nbs/04_spectrogram.ipynb #d8357076
+# %% ../nbs/04_spectrogram.ipynb #e02c36a0
 @dataclass(frozen=True)
-class LogMel(Representation):
-    """Log-mel spectrogram: log(max(filters @ |S|**power, floor)).
-
-    Bands so narrow that no FFT bin falls into them hold the floor; a bigger `n_fft` or fewer `n_mels` avoids them.
-    """
+class MelBands(Representation, abstract=True):
+    "What `LogMel` and `Fbank` share. A kind says with `filter_args` how its filters are made and of what, and has a `power`."
 
     n_mels: int = 80  # bands
     f_min: float = 0.0  # lowest frequency, hertz
+
+    def problems(self):
+        yield from super().problems()
+        highest = getattr(self, "f_max", None) or self.sample_rate / 2
+        if not 0 <= self.f_min < highest:
+            yield f"f_min {self.f_min} has to lie between 0 and {highest} Hz"
+
+    @property
+    def filters(self) -> torch.Tensor:
+        "Weights of the bands, (n_mels, n_fft // 2 + 1); a copy."
+        return self.filter_args[0](*self.filter_args[1:])
+
+    @property
+    def decibels(self) -> float:
+        return 20 / math.log(10) * self.std / self.power
+
+# %% ../nbs/04_spectrogram.ipynb #f56be444
+@patch
+def from_log(self: MelBands, log: torch.Tensor) -> torch.Tensor:
+    "Natural logarithms (..., n_mels, time) -> linear magnitudes (..., n_fft // 2 + 1, time), by `mel_to_stft`. Raises `SpecgenError` for a wrong shape."
+    if log.ndim < 2 or log.shape[-2] != self.n_mels:
+        raise SpecgenError(f"spectrogram {tuple(log.shape)}: need (..., {self.n_mels}, time); encode it with the same settings")
+    bands = self.above_floor(log)
+    return mel_to_stft(bands, constant(*self.filter_args, like=bands)) ** (1 / self.power)
+
+# %% ../nbs/04_spectrogram.ipynb #d8357076
+@dataclass(frozen=True)
+class LogMel(MelBands):
+    "Log-mel spectrogram: log(max(filters @ |S|**power, floor)). Bands that hold no FFT bin stay at the floor: choose a bigger n_fft, or fewer n_mels."
+
     f_max: float | None = None  # highest, hertz; None = half the sample rate
     mel_scale: str = "slaney"  # 'slaney' or 'htk'
     norm: str | None = "slaney"  # 'slaney' = bands of equal area, None = of equal height
@@ -187,41 +268,46 @@ class LogMel(Representation):
         "As `torchaudio.transforms.MelSpectrogram`: HTK's scale, equal heights, powers, reflected ends."
         return cls(**{"floor": 1e-10, "mel_scale": "htk", "norm": None, "pad_mode": "reflect", **settings})
 
-    @property
-    def filters(self) -> torch.Tensor:
-        "(n_mels, n_fft // 2 + 1)"
-        f_max = self.f_max or self.sample_rate / 2
-        return mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, float(self.f_min), float(f_max), self.mel_scale, self.norm)
+# %% ../nbs/04_spectrogram.ipynb #111088ae
+@patch
+def problems(self: LogMel) -> Iterator[str]:
+    yield from MelBands.problems(self)
+    if self.mel_scale not in ("slaney", "htk") or self.norm not in ("slaney", None):
+        yield f"mel_scale {self.mel_scale!r} with norm {self.norm!r} is unknown; choose slaney or htk with slaney or None"
 
-    @property
-    def decibels(self) -> float:
-        return super().decibels / self.power
+@patch(as_prop=True)
+def filter_args(self: LogMel) -> tuple:
+    f_max = self.f_max or self.sample_rate / 2
+    return mel_filterbank, self.sample_rate, self.n_fft, self.n_mels, float(self.f_min), float(f_max), self.mel_scale, self.norm
 
-    @property
-    def frequencies(self) -> torch.Tensor:
-        "Centre of mass of every band, hertz (0 for an empty one)."
-        hertz = torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1)
-        return self.filters @ hertz / self.filters.sum(1).clamp(min=1e-12)
+@patch
+def to_log(self: LogMel, mag: torch.Tensor) -> torch.Tensor:
+    "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., n_mels, time), not yet normalised."
+    mag = as_float(mag)
+    with no_autocast(mag):
+        return (constant(*self.filter_args, like=mag) @ mag**self.power).clamp(min=self.floor).log()
 
-    def to_log(self, mag):
-        return (self.filters.to(mag) @ mag**self.power).clamp(min=self.floor).log()
-
-    def from_log(self, log):
-        bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
-        return mel_to_stft(bands, self.filters) ** (1 / self.power)
+@patch(as_prop=True)
+def frequencies(self: LogMel) -> torch.Tensor:
+    "Centre of mass of every band, hertz (0 for an empty one)."
+    filters, hertz = self.filters, torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1, device="cpu")
+    return filters @ hertz / filters.sum(1).clamp(min=1e-12)
 
 # %% ../nbs/04_spectrogram.ipynb #55528b86
-@lru_cache(maxsize=64)
 def kaldi_filterbank(n_mels: int, n_fft: int, sample_rate: int, f_min: float) -> torch.Tensor:
-    "Kaldi's triangles (n_mels, n_fft // 2 + 1)."
-    import_torchaudio()
-    kaldi = import_module("torchaudio.compliance.kaldi")
-    banks, _ = kaldi.get_mel_banks(n_mels, n_fft, float(sample_rate), f_min, 0.0, 100.0, -500.0, 1.0)
+    "Kaldi's triangles (n_mels, n_fft // 2 + 1), torchaudio's."
+    with torch.device("cpu"):
+        banks, _ = import_torchaudio().compliance.kaldi.get_mel_banks(n_mels, n_fft, float(sample_rate), f_min, 0.0, 100.0, -500.0, 1.0)
     return F.pad(banks, (0, 1))
+
+def kaldi_window(name: str, win_length: int, dtype: torch.dtype) -> torch.Tensor:
+    "A symmetric window, rounded as torchaudio's are: weak bands show a difference in the last bit."
+    make = {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(name)
+    return make(win_length, periodic=False, dtype=dtype, device="cpu") if make else window_values(name, win_length, False)
 
 # %% ../nbs/04_spectrogram.ipynb #3a0f0a88
 @dataclass(frozen=True)
-class Fbank(Representation):
+class Fbank(MelBands):
     "Kaldi-style log-mel filterbank energies, as `torchaudio.compliance.kaldi.fbank` without dither."
 
     hop_length: int = 160  # 10 ms at 16 kHz
@@ -230,84 +316,91 @@ class Fbank(Representation):
     n_mels: int = 128  # bands
     f_min: float = 20.0  # lowest frequency, hertz
     preemphasis: float = 0.97  # each sample less this much of the one before
+    power: ClassVar[float] = 2.0
 
     @property
-    def filters(self) -> torch.Tensor:
-        "(n_mels, n_fft // 2 + 1)"
-        return kaldi_filterbank(self.n_mels, self.n_fft, self.sample_rate, self.f_min)
-
-    @property
-    def decibels(self) -> float:
-        return super().decibels / 2
-
-    @property
-    def frequencies(self) -> torch.Tensor:
-        "Centre of every band, hertz."
-        low, high = (1127 * np.log(1 + f / 700) for f in (self.f_min, self.sample_rate / 2))
-        mels = torch.linspace(low, high, self.n_mels + 2)[1:-1]
-        return 700 * (torch.exp(mels / 1127) - 1)
+    def filter_args(self) -> tuple:
+        return kaldi_filterbank, self.n_mels, self.n_fft, self.sample_rate, float(self.f_min)
 
     def n_frames(self, samples: int) -> int:
-        return max(0, 1 + (samples - self.win_length) // self.hop_length)
+        return max(0, 1 + (samples - self.frame_length) // self.hop_length)
 
     def frame_times(self, n: int) -> torch.Tensor:
-        return (torch.arange(n) * self.hop_length + self.win_length / 2) / self.sample_rate
+        return (torch.arange(n) * self.hop_length + self.frame_length / 2) / self.sample_rate
 
-    def encode(self, waveform):
-        clips = max(1, 400_000 // max(1, waveform.shape[-1]))  # together small enough for the caches; all at once took four times as long
-        if waveform.device.type == "cpu" and waveform.ndim > 1 and waveform.shape[:-1].numel() > clips:
-            return torch.cat([self.encode(part) for part in waveform.flatten(0, -2).split(clips)]).unflatten(0, waveform.shape[:-1])
-        spectrum = self.spectrum(waveform)
-        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # the absolute value took four times as long
-        return self.normalize(self.energies(power).clamp(min=self.floor).log().mT)
+# %% ../nbs/04_spectrogram.ipynb #775db0a6
+@patch
+def frames(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
+    "Waveform (..., samples) -> (batch, time, win_length), a view. Raises `SpecgenError` for a clip shorter than a frame."
+    if waveform.shape[-1] < self.frame_length:
+        raise SpecgenError(f"clip of {waveform.shape[-1]} samples: shorter than one frame of {self.frame_length}; pad it first")
+    return as_batch(as_float(waveform), 1).unfold(-1, self.frame_length, self.hop_length)
 
-    def spectrum(self, waveform: torch.Tensor) -> torch.Tensor:
-        "Waveform (..., samples) -> complex (..., time, n_fft // 2 + 1)."
-        if waveform.shape[-1] < self.win_length:
-            raise SpecgenError(f"clip of {waveform.shape[-1]} samples: shorter than one frame of {self.win_length}; pad it first")
-        frames = waveform.unfold(-1, self.win_length, self.hop_length)
-        frames = frames - frames.mean(-1, keepdim=True)
-        before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
-        frames = frames - self.preemphasis * before
-        where = dict(dtype=waveform.dtype, device=waveform.device)
-        if make := {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(self.window):
-            window = make(self.win_length, periodic=False, **where)  # rounded as torchaudio's are: weak bands show a difference in the last bit
-        else:
-            window = make_window(self.window, self.win_length, False).to(**where)
-        return torch.fft.rfft(frames * window, self.n_fft)
+@patch
+def spectrum(self: Fbank, frames: torch.Tensor) -> torch.Tensor:
+    "Frames (batch, time, win_length) -> complex (batch, time, n_fft // 2 + 1)."
+    frames = frames - frames.mean(-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
+    frames = frames - self.preemphasis * before
+    return torch.fft.rfft(frames * constant(kaldi_window, self.window, self.frame_length, frames.dtype, like=frames), self.n_fft)
 
-    def magnitude(self, waveform):
-        return self.spectrum(waveform).abs().mT
+@patch
+def energies(self: Fbank, power: torch.Tensor) -> torch.Tensor:
+    "Power (..., time, n_fft // 2 + 1) -> energies of the bands (..., time, n_mels)."
+    with no_autocast(power):
+        return power @ constant(*self.filter_args, like=power).mT
 
-    def energies(self, power: torch.Tensor) -> torch.Tensor:
-        "Power (..., time, n_fft // 2 + 1) -> energies of the bands (..., time, n_mels)."
-        return power @ self.filters.to(power).mT
+# %% ../nbs/04_spectrogram.ipynb #a832e27b
+@patch
+def encode_frames(self: Fbank, frames: torch.Tensor) -> torch.Tensor:
+    "Frames (batch, time, win_length) -> (batch, time, n_mels), normalised."
+    spectrum = self.spectrum(frames)
+    power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # the absolute value took four times as long
+    return self.normalize(self.energies(power).clamp(min=self.floor).log())
 
-    def to_log(self, mag):
-        return self.energies(mag.mT.square()).clamp(min=self.floor).log().mT
+@patch
+def encode(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
+    n_clips, n_time = (frames := self.frames(waveform)).shape[:2]
+    most = 2500 if waveform.device.type == "cpu" else 100_000  # frames at once
+    groups = at_least_one(frames).split(max(1, most // n_time))
+    rows = torch.cat([self.encode_frames(part).flatten(0, 1) for clips in groups for part in clips.split(most, 1)])
+    return rows[: n_clips * n_time].reshape(*waveform.shape[:-1], n_time, self.n_mels).mT
 
-    def from_log(self, log):
-        bands = torch.where(log > np.log(self.floor), log.exp(), 0.0)
-        return mel_to_stft(bands, self.filters).sqrt()
+@patch(as_prop=True)
+def frequencies(self: Fbank) -> torch.Tensor:
+    "Centre of every band, hertz."
+    low, high = (1127 * math.log(1 + f / 700) for f in (self.f_min, self.sample_rate / 2))
+    mels = torch.linspace(low, high, self.n_mels + 2)[1:-1]
+    return 700 * (torch.exp(mels / 1127) - 1)
 
-    def decode(self, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
-        "As in the other recipes; then the pre-emphasis is undone. The first sample of the sound is the first sample of frame 0."
-        mag = self.from_log(self.denormalize(spec))
-        margin = -(-self.win_length // (2 * self.hop_length))  # silent frames, so that the first and last half frames are whole
-        mag = F.pad(mag, (margin, margin))
-        sound = phase_retrieval(mag, n_iter=n_iter, generator=generator, **self.stft_settings)
-        start = margin * self.hop_length - self.win_length // 2
-        length = length or (spec.shape[-1] - 1) * self.hop_length + self.win_length
-        sound = F.pad(sound, (0, length))[..., start : start + length]
-        return torch.from_numpy(scipy.signal.lfilter([1], [1, -self.preemphasis], sound.cpu().numpy())).to(sound)
+# %% ../nbs/04_spectrogram.ipynb #0e4fc621
+@patch
+def magnitude(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
+    frames = self.frames(waveform)
+    mag = self.spectrum(at_least_one(frames))[: len(frames)].abs().mT
+    return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
+
+@patch
+def to_log(self: Fbank, mag: torch.Tensor) -> torch.Tensor:
+    return self.energies(as_float(mag).mT.square()).clamp(min=self.floor).log().mT
+
+@patch
+@torch.no_grad()
+def decode(self: Fbank, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
+    "As in the other kinds; then the pre-emphasis is undone. The first sample of the sound is the first sample of frame 0."
+    margin = -(-self.frame_length // (2 * self.hop_length))  # silent frames, so that the first and last half frames are whole
+    mag = F.pad(self.from_log(self.denormalize(spec)), (margin, margin))
+    sound = phase_retrieval(mag, n_iter=n_iter, generator=generator, **self.stft_settings)
+    start, length = margin * self.hop_length - self.frame_length // 2, length or (spec.shape[-1] - 1) * self.hop_length + self.frame_length
+    sound = F.pad(sound, (0, length))[..., start : start + length]
+    return torch.from_numpy(scipy.signal.lfilter([1], [1, -self.preemphasis], sound.cpu().numpy())).to(sound)
 
 # %% ../nbs/04_spectrogram.ipynb #261a64cc
 @dataclass(frozen=True)
 class HiFiGANMel(LogMel):
-    """The mels of the published HiFi-GAN checkpoints: log(max(filters @ sqrt(|S|² + 1e-9), 1e-5)).
+    """The mels of the published HiFi-GAN checkpoints: log(max(filters @ sqrt(|S|² + 1e-9), 1e-5)), frames centred on the middle of their hop.
 
-    Frames are not centred on their first sample but on the middle of their hop: a clip, mirrored by (n_fft - hop) / 2 samples at both ends,
-    gives samples // hop frames, each of which the generator turns into one hop of sound.
+    A clip, mirrored by (n_fft - hop) / 2 samples at both ends, gives samples // hop frames, each of which the generator turns into one hop of sound.
     """
 
     sample_rate: int = 22050
@@ -316,30 +409,35 @@ class HiFiGANMel(LogMel):
     f_max: float | None = 8000.0
     power: float = 1.0
 
-    def magnitude(self, waveform):
-        margin = (self.n_fft - self.hop_length) // 2
-        if waveform.shape[-1] <= margin:
-            raise SpecgenError(f"clip of {waveform.shape[-1]} samples: cannot be mirrored by {margin}; pad it first")
-        flat = F.pad(waveform.reshape(-1, waveform.shape[-1]), (margin, margin), mode="reflect")
-        spectrum = stft(flat, center=False, **self.stft_settings)
-        mag = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-        return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
-
     def n_frames(self, samples: int) -> int:
         return samples // self.hop_length
 
     def frame_times(self, n: int) -> torch.Tensor:
         return super().frame_times(n) + self.hop_length / 2 / self.sample_rate
 
-    def decode(self, spec: torch.Tensor, *, length: int | None = None, **settings):
-        "As in the other recipes; the frames' centres lie half a hop further on."
-        padded = F.pad(spec, (1, 1), value=self.normalize(math.log(self.floor)))
-        start, length = self.hop_length // 2, length or spec.shape[-1] * self.hop_length
-        return super().decode(padded, **settings)[..., start : start + length]
+# %% ../nbs/04_spectrogram.ipynb #8cce39de
+@patch
+def magnitude(self: HiFiGANMel, waveform: torch.Tensor) -> torch.Tensor:
+    "(..., samples) -> (..., n_fft // 2 + 1, time). Raises `SpecgenError` for a clip too short to be mirrored."
+    margin, flat = (self.n_fft - self.hop_length) // 2, as_batch(as_float(waveform), 1)
+    if waveform.shape[-1] <= margin:
+        raise SpecgenError(f"clip of {waveform.shape[-1]} samples: cannot be mirrored by {margin}; pad it first")
+    spectrum = stft(F.pad(at_least_one(flat), (margin, margin), mode="reflect"), center=False, **self.stft_settings)[: len(flat)]
+    mag = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
+
+@patch
+@torch.no_grad()
+def decode(self: HiFiGANMel, spec: torch.Tensor, *, length: int | None = None, **settings) -> torch.Tensor:
+    "As in the other kinds; the frames' centres lie half a hop further on."
+    padded = F.pad(spec, (1, 1), value=self.normalize(math.log(self.floor)))
+    start, length = self.hop_length // 2, length or spec.shape[-1] * self.hop_length
+    sound = Representation.decode(self, padded, **settings)[..., start : start + length]
+    return F.pad(sound, (0, length - sound.shape[-1]))
 
 # %% ../nbs/04_spectrogram.ipynb #90811444
-class SpectrogramLayer(nn.Module):
-    "A representation as a layer: waveforms (..., samples) -> spectrograms (..., freq, time), differentiable."
+class SpectrogramLayer(torch.nn.Module):
+    "A representation as a layer: waveforms (..., samples) -> spectrograms (..., freq, time), on the waveforms' device, differentiable."
 
     def __init__(self, representation: Representation):
         super().__init__()
@@ -355,7 +453,7 @@ def rmse_db(
     representation: Representation,  # of both: knows how many decibels one unit is
 ) -> float:  # decibels
     "Root mean square difference of the level."
-    return (b - a).square().mean().sqrt().item() * representation.decibels
+    return (as_float(b).to(a.device) - as_float(a)).square().mean().sqrt().item() * representation.decibels
 
 # %% ../nbs/04_spectrogram.ipynb #ea2dcfb6
 def check_same_representation(given: Representation, own: Representation):
@@ -366,20 +464,16 @@ def check_same_representation(given: Representation, own: Representation):
         return {k: defaults.get(k) if v is None else v for k, v in r.to_dict().items() if k not in ("mean", "std")}
 
     theirs, mine = settings(given), settings(own)
-    names = [name for name in theirs | mine if theirs.get(name) != mine.get(name)]
-    if names:
+    if names := [name for name in theirs | mine if theirs.get(name) != mine.get(name)]:
         told = [", ".join(f"{name} {side.get(name)}" for name in names) for side in (theirs, mine)]
         raise SpecgenError(f"spectrograms with {told[0]} for a model trained on {told[1]}: encode anew with its `representation`, or use another model")
 
 # %% ../nbs/04_spectrogram.ipynb #2ca4abaa
 LEAST = 1e-4  # magnitudes below are all the same
 
-
 def log_mels(waveform: torch.Tensor, representation: LogMel) -> torch.Tensor:
     "Natural-log mels, not normalised, in full precision whatever the surroundings compute in."
-    with torch.autocast(waveform.device.type, enabled=False):
-        return representation.to_log(representation.magnitude(waveform.float()))
-
+    return representation.to_log(representation.magnitude(waveform))
 
 def magnitude_distance(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     "Of magnitudes, all above zero: the logarithms' mean absolute difference plus spectral convergence."
@@ -395,13 +489,11 @@ def mel_loss(
     full = replace(representation, f_max=None)  # also those that a vocoder is not told
     return F.l1_loss(log_mels(made, full), log_mels(sound, full))
 
-
 def stft_loss(
     sound: torch.Tensor,  # recorded, (..., samples)
     made: torch.Tensor,  # generated, the same shape
     sizes: tuple[int, ...] = (64, 128, 256, 512, 1024),  # of the windows, samples; hops are a quarter
 ) -> torch.Tensor:  # (), differentiable
     "Log magnitudes' mean absolute difference plus spectral convergence, mean over window sizes (Yamamoto et al. 2020)."
-    with torch.autocast(sound.device.type, enabled=False):
-        pairs = [[stft(x.float(), n_fft=n, hop_length=n // 4).abs().clamp(min=LEAST) for x in (sound, made)] for n in sizes]
-        return sum(magnitude_distance(*pair) for pair in pairs) / len(pairs)
+    pairs = [[stft(x, n_fft=n, hop_length=n // 4).abs().clamp(min=LEAST) for x in (sound, made)] for n in sizes]
+    return sum(magnitude_distance(*pair) for pair in pairs) / len(pairs)
