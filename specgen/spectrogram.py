@@ -52,7 +52,7 @@ class Representation:
 @patch
 def problems(self: Representation) -> Iterator[str]:
     "What is wrong with the settings."
-    for name in ("sample_rate", "n_fft", "hop_length", "frame_length", "n_mels"):
+    for name in ("sample_rate", "n_fft", "hop_length", "frame_length", "n_mels", "pool"):
         if not isinstance(value := getattr(self, name, 1), Integral) or value < 1:
             yield f"{name.replace('frame', 'win')} {value!r} has to be a whole number, at least 1"
     if self.frame_length > self.n_fft:
@@ -316,6 +316,7 @@ class Fbank(MelBands):
     n_mels: int = 128  # bands
     f_min: float = 20.0  # lowest frequency, hertz
     preemphasis: float = 0.97  # each sample less this much of the one before
+    pool: int = 1  # neighbouring frames whose energies are averaged into one
     power: ClassVar[float] = 2.0
 
     @property
@@ -323,17 +324,17 @@ class Fbank(MelBands):
         return kaldi_filterbank, self.n_mels, self.n_fft, self.sample_rate, float(self.f_min)
 
     def n_frames(self, samples: int) -> int:
-        return max(0, 1 + (samples - self.frame_length) // self.hop_length)
+        return max(0, 1 + (samples - self.frame_length) // self.hop_length) // self.pool
 
     def frame_times(self, n: int) -> torch.Tensor:
-        return (torch.arange(n) * self.hop_length + self.frame_length / 2) / self.sample_rate
+        return ((torch.arange(n) * self.pool + (self.pool - 1) / 2) * self.hop_length + self.frame_length / 2) / self.sample_rate
 
 # %% ../nbs/04_spectrogram.ipynb #775db0a6
 @patch
 def frames(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) -> (batch, time, win_length), a view. Raises `SpecgenError` for a clip shorter than a frame."
-    if waveform.shape[-1] < self.frame_length:
-        raise SpecgenError(f"clip of {waveform.shape[-1]} samples: shorter than one frame of {self.frame_length}; pad it first")
+    if waveform.shape[-1] < (least := self.frame_length + (self.pool - 1) * self.hop_length):
+        raise SpecgenError(f"clip of {waveform.shape[-1]} samples: shorter than one frame of {least}; pad it first")
     return as_batch(as_float(waveform), 1).unfold(-1, self.frame_length, self.hop_length)
 
 @patch
@@ -362,9 +363,9 @@ def encode_frames(self: Fbank, frames: torch.Tensor) -> torch.Tensor:
 def encode(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
     n_clips, n_time = (frames := self.frames(waveform)).shape[:2]
     most = 2500 if waveform.device.type == "cpu" else 100_000  # frames at once
-    groups = at_least_one(frames).split(max(1, most // n_time))
-    rows = torch.cat([self.encode_frames(part).flatten(0, 1) for clips in groups for part in clips.split(most, 1)])
-    return rows[: n_clips * n_time].reshape(*waveform.shape[:-1], n_time, self.n_mels).mT
+    rows = torch.cat([self.encode_frames(part).flatten(0, 1) for clips in at_least_one(frames).split(max(1, most // n_time)) for part in clips.split(most, 1)])
+    spec = rows[: n_clips * n_time].reshape(*waveform.shape[:-1], n_time, self.n_mels).mT
+    return spec if self.pool == 1 else self.normalize(self.denormalize(spec).unfold(-1, self.pool, self.pool).exp().mean(-1).log())
 
 @patch(as_prop=True)
 def frequencies(self: Fbank) -> torch.Tensor:
@@ -389,9 +390,9 @@ def to_log(self: Fbank, mag: torch.Tensor) -> torch.Tensor:
 def decode(self: Fbank, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
     "As in the other kinds; then the pre-emphasis is undone. The first sample of the sound is the first sample of frame 0."
     margin = -(-self.frame_length // (2 * self.hop_length))  # silent frames, so that the first and last half frames are whole
-    mag = F.pad(self.from_log(self.denormalize(spec)), (margin, margin))
+    mag = F.pad(self.from_log(self.denormalize(spec)).repeat_interleave(self.pool, -1), (margin, margin))
     sound = phase_retrieval(mag, n_iter=n_iter, generator=generator, **self.stft_settings)
-    start, length = margin * self.hop_length - self.frame_length // 2, length or (spec.shape[-1] - 1) * self.hop_length + self.frame_length
+    start, length = margin * self.hop_length - self.frame_length // 2, length or (self.pool * spec.shape[-1] - 1) * self.hop_length + self.frame_length
     sound = F.pad(sound, (0, length))[..., start : start + length]
     return torch.from_numpy(scipy.signal.lfilter([1], [1, -self.preemphasis], sound.cpu().numpy())).to(sound)
 
