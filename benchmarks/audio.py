@@ -1,12 +1,13 @@
-"""The audio room against its peers, in one run: features (clips a second) and phase retrieval (spectral convergence and time).
+"""Spectrograms and phase retrieval against their peers, in one run: features (clips a second), memory, and spectral convergence beside time.
 
-    python benchmarks/audio.py [--threads 2] [--only features | phase]
+    python benchmarks/audio.py [--threads 2] [--only features | memory | phase]
 
 Prints medians over (interleaved) repeats and ratios to librosa or torchaudio, and names the machine. No data needed: the clips are noise shaped like speech,
 except for phase retrieval, which reads FSDD where `SPECGEN_DATA` points and is left out without it.
 """
 import argparse
 import os
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +18,13 @@ import torch
 
 from common import machine, median_seconds
 
-from specgen.audio import Fbank, LogMel, griffin_lim, kaldi, phase_retrieval, read, spectral_convergence, stft, torchaudio
+from specgen.audio import import_torchaudio, read_audio
+from specgen.phase import griffin_lim, phase_retrieval, spectral_convergence
+from specgen.spectrogram import Fbank, LogMel
+from specgen.stft import stft
+
+torchaudio = import_torchaudio()
+kaldi = torchaudio.compliance.kaldi
 
 
 def features(n_clips=200, batch=50):
@@ -40,6 +47,17 @@ def features(n_clips=200, batch=50):
         print(f"  {name:40s}{n_clips / value:8.0f} clips/s  {peer / value:6.2f} x its peer")
 
 
+def memory(minutes=60):
+    "Peak memory that the filterbank of a long recording takes, beside the recording and the spectrogram themselves."
+    sound = torch.zeros(minutes * 60 * 16000)
+    sound[::7] = 0.1
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    spec = Fbank().encode(sound)
+    seconds = time.perf_counter() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"\nFbank of {minutes} minutes at 16 kHz: {seconds:.1f} s, {grown:.0f} MB more than before; the spectrogram alone has {spec.nbytes / 2**20:.0f} MB")
+
+
 def phases(n_clips=100, repeats=5):
     root = os.environ.get("SPECGEN_DATA")
     paths = sorted(Path(root).glob("fsdd/recordings/*.wav")) if root else []
@@ -47,7 +65,7 @@ def phases(n_clips=100, repeats=5):
         print("\nphase retrieval: left out, SPECGEN_DATA names no folder with fsdd/recordings")
         return
     settings = dict(n_fft=512, hop_length=128)
-    clips = [read(p)[0] for p in paths[:: len(paths) // n_clips][:n_clips]]
+    clips = [read_audio(p)[0] for p in paths[:: len(paths) // n_clips][:n_clips]]
     mags = [stft(x, **settings).abs() for x in clips]
 
     def peer(mag, length, n_iter):
@@ -80,11 +98,10 @@ def phases(n_clips=100, repeats=5):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
-    parser.add_argument("--only", choices=("features", "phase"), help="leave out the other part")
+    parser.add_argument("--only", choices=("features", "memory", "phase"), help="leave out the other parts")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(machine())
-    if args.only != "phase":
-        features()
-    if args.only != "features":
-        phases()
+    for name, work in {"memory": memory, "features": features, "phase": phases}.items():
+        if args.only in (None, name):
+            work()

@@ -77,7 +77,10 @@ def printable(path: str | Path) -> str:
 
 def why(error: Exception) -> str:
     "What soundfile says of a file that it cannot read or write."
-    return "it has no header" if isinstance(error, TypeError) else getattr(error, "error_string", str(error)).rstrip(".")
+    if isinstance(error, TypeError):
+        return "it has no header"
+    text = getattr(error, "error_string", str(error)).rstrip(".")
+    return "Format not recognised" if "possibly a pipe" in text else text  # what it says of random bytes
 
 # %% ../nbs/01_audio.ipynb #59d11a49
 def read_audio(
