@@ -88,7 +88,8 @@ def common_sample_rate(self: AudioDataset, most: int = 16000) -> int:
 @patch
 def below_root(self: AudioDataset, path: Path) -> str:
     "A recording's path as seen from `root`, the same on every system."
-    return Path(os.path.relpath(path, self.root)).as_posix()
+    text, root = str(path), f"{self.root}{os.sep}"
+    return (text[len(root) :] if text.startswith(root) else os.path.relpath(path, self.root)).replace(os.sep, "/")
 
 
 @patch

@@ -235,7 +235,7 @@ def layout_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
     if (folder / "meta" / "esc50.csv").is_file() and (folder / "audio").is_dir():
         yield "esc50", folder
     for base in filter(Path.is_dir, (folder, folder / "data", folder / "recordings")):
-        if any(NAMES["fsdd"].fullmatch(path.stem) for path in sounds_in(base)):
+        if any(NAMES["fsdd"].fullmatch(os.path.splitext(entry.name)[0]) for entry in listing(base)):
             yield "fsdd", base
         speakers = [sub for sub in folders_in(base) if re.fullmatch(r"\d\d", sub.name)]
         if any(re.fullmatch(rf"\d_{sub.name}_\d+", path.stem) for sub in speakers for path in sounds_in(sub)):
@@ -427,10 +427,11 @@ def stored_waveforms(path: Path, digests: list[str]) -> list[torch.Tensor] | Non
     "Waveforms (samples,) of the files with these digests, or None where one of them is not kept."
     try:
         with safe_open(path, "pt") as file:
-            where, samples = json.loads(file.metadata()["specgen"]), file.get_slice("samples")
+            where = json.loads(file.metadata()["specgen"])
+            samples = file.get_tensor("samples") if 2 * len(digests) > len(where) else file.get_slice("samples")
             waveforms = [samples[slice(*where[digest])] for digest in digests]
         os.utime(path)
-        return [w.float() / 32768 if w.dtype == torch.int16 else w for w in waveforms]
+        return [w.float().div_(32768) if w.dtype == torch.int16 else w.clone() for w in waveforms]  # each with memory of its own
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
