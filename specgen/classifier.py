@@ -248,6 +248,17 @@ def described(dataset: SpectrogramDataset, depth_db: float | None) -> dict:
         "encoding": {name: about[name] for name in names} if all(name in about for name in names) else None,
     }
 
+# %% ../nbs/12_classifier.ipynb #796c99b2
+def safe_precision(precision: str, model: Classifier) -> str:
+    """'fp32' instead of 'auto' where the last map is one frame wide.
+
+    There oneDNN's bf16 convolution with steps of 2 reads memory that nobody wrote (torch 2.13 on a processor with AMX): now and then the loss is NaN.
+    """
+    frames = model.size[1]
+    for layer in model.stages:
+        frames = -(-frames // layer.stride[1]) if isinstance(layer, nn.Conv2d) else frames
+    return "fp32" if precision == "auto" and frames == 1 else precision
+
 # %% ../nbs/12_classifier.ipynb #0616fae2
 @patch(cls_method=True)
 def fit(
@@ -267,7 +278,7 @@ def fit(
         raise SpecgenError("no clips to train on: every clip of this dataset is held out, or there is none")
     with seeded(seed):
         model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db")))
-    config = steps_config(len(known), seed=seed, precision=precision, **preset.training)
+    config = steps_config(len(known), seed=seed, precision=safe_precision(precision, model), **preset.training)
     loss, held = batch_loss(dataset.representation, **{**preset.augment, "depth_db": model.depth}), dataset.test
     validate = (lambda trained: {"accuracy": trained.evaluate(held)["accuracy"]}) if len(held) else None
     train(model, known.tensors, loss, config, out=out, validate=validate, title="classifier", progress=progress, device=device)
