@@ -325,14 +325,17 @@ def vae_reconstruct(
     device: Device = None,
     precision: Precision = "auto",
 ):
-    "Send recordings through the model and back into sound."
+    "Send recordings through the model and back into sound; beside each, what it sounds like without the model."
+    import torch
+
     from specgen.datasets import find_files
     from specgen.vae import VAE
 
     paths = find_files(files)
     with trained(VAE, model, device, precision) as network:
-        drawn = network.reconstruct(network.encode_files(paths))
-    write_drawn(network, drawn, [path.stem for path in paths], out)
+        given = network.encode_files(paths)
+        both = torch.stack([given, network.reconstruct(given).to(given)], 1).flatten(0, 1)
+    write_drawn(network, both, [f"{path.stem}_{part}" for path in paths for part in ("given", "returned")], out)
 
 # %% ../nbs/29_cli.ipynb #2ac6a590
 @vae.command("sample")

@@ -128,7 +128,9 @@ def test_vae(tmp_path, capsys):
     wavs = [Path(line) for line in does(capsys, "vae", "sample", "--class", "7", "--n", "2", "--out", tmp_path / "drawn")][:2]
     assert [path.name for path in wavs] == ["7_000.wav", "7_001.wav"]
     again = does(capsys, "vae", "reconstruct", tmp_path / "drawn", "--out", tmp_path / "again")
-    assert [Path(line).name for line in again] == ["7_000_000.wav", "7_001_001.wav", "spectrograms.png"]
+    assert [Path(line).name for line in again] == [
+        "7_000_given_000.wav", "7_000_returned_001.wav", "7_001_given_002.wav", "7_001_returned_003.wav", "spectrograms.png",
+    ]
     does(capsys, "vae", "interpolate", *wavs, "--steps", "3", "--out", tmp_path / "between")
     assert {p.name for p in (tmp_path / "between").iterdir()} == {"step_000.wav", "step_001.wav", "step_002.wav", "joined.wav", "spectrograms.png"}
     assert "class 'rooster'" in fails(capsys, "vae", "sample", "--class", "rooster", "--out", tmp_path / "none")
