@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
 from torch.nn import functional as F
 
 from .classifier import Classifier
-from .core import RunFolder, SpecgenError, atomic, code_digest, on_main, read_json, read_table, write_json, write_table
+from .core import RunFolder, SpecgenError, atomic, code_digest, default_device, on_main, read_json, read_table, write_json, write_table
 from .datasets import AudioDataset, load_recordings, shared_speakers
-from .models import Model, Preset
+from .models import Model, Preset, check_fit
 from .plot import confusion_matrix, figure_png, plot_confusion
 from .spectrogram_dataset import SpectrogramDataset
 
@@ -290,15 +292,18 @@ def save_pretrained(self: Evaluator, folder: str | Path):
 @patch(cls_method=True)
 def from_pretrained(
     cls: Evaluator,
-    folder: str | Path,  # what `save_pretrained` wrote
+    source: str | Path,  # of `Model.from_pretrained`: a folder of `save_pretrained`, or a hub id
     *,
-    device=None,  # None = `default_device()`
+    device: str | torch.device | None = None,
+    **hub,  # likewise: revision, token, cache_dir, local_files_only, force_download
 ) -> Evaluator:
-    "A saved evaluator. Raises `SpecgenError` for a folder without one, such as a classifier that nobody has measured."
-    path = Path(folder) / "evaluator.json"
-    if not path.is_file():
-        raise SpecgenError(f"{folder}: holds no evaluation classifier; train one with `Evaluator.fit`")
-    return cls(Classifier.from_pretrained(folder, device=device), read_json(path)["accuracy"])
+    "A saved evaluator. Raises `SpecgenError` where there is none, such as for a classifier that nobody has measured."
+    classifier, path = Classifier.from_pretrained(source, device=device, **hub), Path(source, "evaluator.json")
+    try:
+        path = path if Path(source).is_dir() else hf_hub_download(str(source), path.name, **hub)
+        return cls(classifier, read_json(path)["accuracy"])
+    except (SpecgenError, KeyError, OSError, HFValidationError):
+        raise SpecgenError(f"{source}: holds a classifier, but no evaluator.json with its accuracy; train one with `Evaluator.fit`") from None
 
 # %% ../nbs/13_evaluation.ipynb #4d3cab42
 def hold_out_clips(
@@ -420,20 +425,18 @@ def cross_validate(
     preset: str | Preset = "small",
     seed: int = 0,
     strict: bool = False,  # stop at the first bad recording instead of listing it in skipped.csv
+    device: str | torch.device | None = None,
+    precision: str = "auto",  # of `autocast_dtype`
     progress: bool = True,
-    **how,  # device and precision of `fit`
 ) -> Folds:
-    """Train on all folds but one and test on that one, for each fold asked; the same folder again goes on, and trains no finished fold twice.
-
-    Raises `SpecgenError` for a fold, a dataset or a preset that is not there, and for folds that share a recording.
-    """
+    "Train on all folds but one and test on that one, for each; finished ones aren't trained again. Raises `SpecgenError` for a mistake before `out` is claimed."
+    how = dict(seed=seed, device=default_device(device), precision=precision, progress=progress)
     recordings = load_recordings(source, root, strict=strict, progress=progress)
-    sizes = kind.preset(preset, recordings.domain)
     check_folds(recordings, folds)
-    settings = dict(model=kind.__name__, preset=asdict(sizes), seed=seed, precision=how.get("precision", "auto"))
+    sizes = kind.preset(check_fit(kind, recordings, preset, "fold", folds[0], how))
+    settings = dict(model=kind.__name__, preset=asdict(sizes), seed=seed, precision=precision)
     with RunFolder(out, settings, recordings=recordings.digest(), code=code_digest(kind), stages=len(folds), show=progress) as run:
         on_main(recordings.write_skipped, run.path / "skipped.csv")
-        how = dict(seed=seed, progress=progress, **how)
         for fold in folds:
             run.stage(f"fold{fold}", partial(fit_fold, kind=kind, recordings=recordings, fold=fold, preset=sizes, how=how))
         name = preset if isinstance(preset, str) else "own"
