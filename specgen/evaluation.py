@@ -429,7 +429,7 @@ def cross_validate(
     precision: str = "auto",  # of `autocast_dtype`
     progress: bool = True,
 ) -> Folds:
-    "Train on all folds but one and test on that one, for each; finished ones aren't trained again. Raises `SpecgenError` for a mistake before `out` is claimed."
+    "Train on all folds but one and test on that one, for each; a finished fold stays. Raises `SpecgenError` for a mistake before `out` is claimed."
     how = dict(seed=seed, device=default_device(device), precision=precision, progress=progress)
     recordings = load_recordings(source, root, strict=strict, progress=progress)
     check_folds(recordings, folds)
