@@ -191,7 +191,7 @@ def loudness_levels(
     peak = mag.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(mag.dtype).tiny / tolerance)
     log, above = mag.clamp(min=tolerance * peak).log(), mag > tolerance * peak
     level = torch.where(above, (peak.log() - log) / step, QUIET).short().numpy()
-    order = np.argsort(level.reshape(len(mag), -1), kind="stable")  # of 16 bits: a radix sort
+    order = np.argsort(level.reshape(len(mag), mag.shape[1] * mag.shape[2]), kind="stable")  # of 16 bits: a radix sort
     return log, level, [row[:n] for row, n in zip(order, above.sum((-2, -1)).tolist(), strict=True)]
 
 # %% ../nbs/03_phase.ipynb #d9052e2c
