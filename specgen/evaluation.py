@@ -353,12 +353,13 @@ def fold_split(
     return train, test
 
 
-def check_folds(recordings: AudioDataset, folds: tuple[int, ...]):
-    "Raises `SpecgenError` for folds that can't be tested on."
+def check_folds(recordings: AudioDataset, folds: tuple[int, ...]) -> AudioDataset:
+    "The recordings. Raises `SpecgenError` for folds that can't be tested on."
     if not folds or len(set(folds)) < len(folds):
         raise SpecgenError(f"folds {list(folds)}: give at least one, and each only once")
     for fold in folds:
         fold_split(recordings, fold)
+    return recordings
 
 # %% ../nbs/13_evaluation.ipynb #ed75fff7
 class Folds(NamedTuple):
@@ -431,13 +432,11 @@ def cross_validate(
 ) -> Folds:
     "Train on all folds but one and test on that one, for each; a finished fold stays. Raises `SpecgenError` for a mistake before `out` is claimed."
     how = dict(seed=seed, device=default_device(device), precision=precision, progress=progress)
-    recordings = load_recordings(source, root, strict=strict, progress=progress)
-    check_folds(recordings, folds)
+    recordings = check_folds(load_recordings(source, root, strict=strict, progress=progress), folds)
     sizes = kind.preset(check_fit(kind, recordings, preset, "fold", folds[0], how))
     settings = dict(model=kind.__name__, preset=asdict(sizes), seed=seed, precision=precision)
     with RunFolder(out, settings, recordings=recordings.digest(), code=code_digest(kind), stages=len(folds), show=progress) as run:
         on_main(recordings.write_skipped, run.path / "skipped.csv")
         for fold in folds:
             run.stage(f"fold{fold}", partial(fit_fold, kind=kind, recordings=recordings, fold=fold, preset=sizes, how=how))
-        name = preset if isinstance(preset, str) else "own"
-        return on_main(gather_folds, run.path, folds, recordings.classes, dict(preset=name, seed=seed))
+        return on_main(gather_folds, run.path, folds, recordings.classes, dict(preset=preset if isinstance(preset, str) else "own", seed=seed))
