@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from specgen.classifier import Classifier
 from specgen.core import write_table
 from specgen.datasets import load_recordings
 from specgen.evaluation import Evaluator
@@ -28,8 +27,7 @@ def sounds_evaluator(recordings, args):
     rows, evaluator = [], None
     for fold in args.folds:
         data = GAN.prepare(recordings, preset=args.preset, by="fold", test=fold)
-        size = Classifier.preset(args.preset, "sounds").changed(dataset=dict(depth_db=60.0))
-        fitted = Evaluator.fit(data, preset=size, seed=args.seed, out=args.out / f"evaluator_{args.preset}_fold{fold}", progress=args.progress)
+        fitted = Evaluator.fit(data, preset=args.preset, seed=args.seed, out=args.out / f"evaluator_{args.preset}_fold{fold}", progress=args.progress)
         rows.append({"fold": fold, "accuracy": fitted.accuracy})
         print(f"evaluation classifier, ESC-10 fold {fold}: {fitted.accuracy:.1%}", flush=True)
         evaluator = fitted if fold == 5 else evaluator

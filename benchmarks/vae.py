@@ -2,26 +2,26 @@
 
     SPECGEN_DATA=... python benchmarks/vae.py [--only standard,mixture] [--preset small] [--out runs/vae]
 
-Every model is trained on FSDD's takes 5 to 49 and measured on takes 0 to 4; real clips are the first row. Columns: what both terms cost (nats a picture;
-bits a value, to a precision of 1 dB), the error of the reconstructed level (dB), active latents; how many of the test clips the judge hears rightly in
-reconstructed pictures, in sound made from them by phase retrieval and with zero phase, and how far (dB) both sounds' magnitudes are from the pictures';
-of 1,000 samples how many the judge is sure of (probability at least 0.9), in how many it hears the digit asked for, their FID and diversity. `unseen`
-is trained without one speaker and measured on all of that speaker's clips (the judge has trained on most of them). Trainings and scores are kept under --out
-and taken up again from there; so the same command, stopped and started, ends with the whole table. Seconds are of this process's CPU time.
+Every model is trained on FSDD's takes 5 to 49 and measured on takes 0 to 4; real clips are the first row. Columns: what both terms cost (nats a spectrogram;
+bits a value, to a precision of 1 dB), the error of the reconstructed level (dB), active latents; how many of the test clips are heard rightly in
+reconstructed spectrograms, in sound made from them by phase retrieval and with zero phase, and how far (dB) both sounds' magnitudes are from the
+spectrograms'; of 1,000 samples how many the evaluation classifier is sure of (probability at least 0.9), in how many it hears the digit asked for, their
+Fréchet distance and diversity. `unseen` is trained without one speaker and measured on all of that speaker's clips (the evaluation classifier has trained on
+most of them). Trainings and scores are kept under --out and taken up again from there; so the same command, stopped and started, ends with the whole table.
+Seconds are of this process's CPU time.
 """
 import argparse
-import csv
-import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from specgen.audio import atomic
-from specgen.corpora import load, split
-from specgen.evaluation import diversity, fid, label_accuracy
-from specgen.vae import PRESETS, fit_judge, fit_vae, frame_corpus, sound_scores, vae_scores, zero_phase
+from specgen.core import read_json, write_json, write_table
+from specgen.datasets import load_recordings
+from specgen.evaluation import Evaluator, label_accuracy
+from specgen.vae import VAE, sound_scores, vae_scores, zero_phase
 
 MODELS = {
     "standard": {},
@@ -39,42 +39,41 @@ MODELS = {
 UNSEEN = "theo"
 
 
-def real_row(pictures, judge):
-    "Held-out clips, and the sound made from their own pictures."
-    x, labels = pictures.specs[pictures.test], pictures.labels[pictures.test]
-    probs, known, own = judge.hear(x.mT), judge.features(pictures.specs[pictures.train].mT), judge.features(x.mT)
-    return {"model": "real, held out", "returned": label_accuracy(probs, labels), **sound_row(x, labels, pictures.representation, judge),
-            "confident": (probs.amax(1) >= 0.9).float().mean().item(), "fid": fid(known, own), "diversity": diversity(own, labels)}
+def real_row(data, evaluator):
+    "Held-out clips, and the sound made from their own spectrograms."
+    x, labels = data.test.tensors
+    probs, scores = evaluator.predict_proba(x), evaluator.score(x, labels, reference=data.train)
+    return {"model": "real, held out", "recon_accuracy": label_accuracy(probs, labels), **sound_row(x, labels, data.representation, evaluator),
+            "confidence": (probs.amax(1) >= 0.9).float().mean().item(), **{key: scores[key] for key in ("n", "frechet_distance", "kernel_distance", "diversity")}}
 
 
-def sound_row(pictures, labels, r, judge):
-    "What both ways back to sound make of pictures."
-    good, zero = (sound_scores(s, pictures, r, judge, labels) for s in (r.decode(pictures), zero_phase(pictures, r)))
+def sound_row(specs, labels, r, evaluator):
+    "What both ways back to sound make of spectrograms."
+    good, zero = (sound_scores(s, specs, r, evaluator, labels) for s in (r.decode(specs), zero_phase(specs, r)))
     return {"heard": good["heard"], "heard_zero": zero["heard"], "convergence": good["convergence"], "convergence_zero": zero["convergence"]}
 
 
-def model_row(title, how, pictures, judge, args):
+def model_row(title, how, data, evaluator, args):
     "Train a model or take it up, save it, measure it; what was measured is kept."
     folder, start = args.out / f"{args.preset}_{title.replace(' ', '_').replace(',', '')}_{args.seed}", time.process_time()
     kept = folder / f"scores_{args.temperature:g}.json"
     if kept.is_file():
-        return json.loads(kept.read_text())
-    model = fit_vae(pictures, preset=args.preset, seed=args.seed, folder=folder / "training", progress=args.progress, **how)
+        return read_json(kept)
+    model = VAE.fit(data, preset=args.preset, seed=args.seed, out=folder / "training", progress=args.progress, **how)
     if not (folder / "config.json").is_file():
         print(f"{title}: trained in {time.process_time() - start:.0f} s of CPU time", flush=True)
     model.save_pretrained(folder)
-    x, labels = pictures.specs[pictures.test], pictures.labels[pictures.test]
-    scores = vae_scores(model, pictures, judge, temperature=args.temperature, seed=args.seed)
+    x, labels = data.test.tensors
+    scores = vae_scores(model, data, evaluator, temperature=args.temperature, seed=args.seed)
     if how.get("beta", 1.0) is None:
         scores |= {"kl": math.nan, "bits": math.nan}  # it was never asked for a distribution
-    row = {"model": title, "beta": how.get("beta", 1.0), **scores, **sound_row(model.reconstruct(x), labels, pictures.representation, judge)}
-    with atomic(kept) as temporary:
-        temporary.write_text(json.dumps(row))
+    row = {"model": title, "beta": how.get("beta", 1.0), **scores, **sound_row(model.reconstruct(x), labels, data.representation, evaluator)}
+    write_json(kept, row)
     return row
 
 
-COLUMNS = ("model", "beta", "kl", "bits", "error", "active", "returned", "heard", "heard_zero", "convergence", "convergence_zero", "confident", "asked",
-           "fid", "diversity")
+COLUMNS = ["model", "beta", "kl", "bits", "error", "active", "recon_accuracy", "heard", "heard_zero", "convergence", "convergence_zero", "confidence",
+           "class_accuracy", "n", "frechet_distance", "kernel_distance", "diversity"]
 
 
 def show(row):
@@ -84,28 +83,23 @@ def show(row):
 
 
 def main(args):
-    corpus = load("fsdd")
-    pictures = frame_corpus(corpus, PRESETS[args.preset]["stft"])
-    others, own = split(corpus, "speaker", test=UNSEEN)
-    judge = fit_judge(pictures, seed=args.seed, folder=args.out / "judge", progress=args.progress)
-    print(f"judge: {judge.accuracy:.1%} of {len(pictures.test)} held-out clips, {len(pictures.train)} training clips")
+    data = VAE.prepare(load_recordings("fsdd"), preset=args.preset)
+    unseen = replace(data, is_test=torch.tensor([speaker == UNSEEN for speaker in data.speakers]))
+    evaluator = Evaluator.fit(data, seed=args.seed, out=args.out / "evaluator", progress=args.progress)
+    print(f"evaluation classifier: {evaluator.accuracy:.1%} of {len(data.test)} held-out clips, {len(data.train)} training clips")
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    rows = [real_row(pictures, judge)]
+    rows = [real_row(data, evaluator)]
     show(rows[0])
     for title in args.only or MODELS:
-        data = pictures._replace(train=others, test=own) if title == "unseen" else pictures
-        rows.append(model_row(title, MODELS[title], data, judge, args))
+        rows.append(model_row(title, MODELS[title], unseen if title == "unseen" else data, evaluator, args))
         show(rows[-1])
-        with atomic(args.out / f"table_{args.preset}.csv") as temporary, open(temporary, "w", newline="") as file:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            table.writerows(rows)
+        write_table(args.out / f"table_{args.preset}.csv", rows, COLUMNS)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"which, with commas between: {', '.join(MODELS)}")
-    parser.add_argument("--preset", default="small", choices=["quick", "small", "paper"])
+    parser.add_argument("--preset", default="small", choices=["quick", "small", "source"])
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples; 1 is the prior itself")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
