@@ -8,6 +8,7 @@ __all__ = ['SpecgenError', 'choose', 'atomic', 'sweep', 'safe_name', 'read_json'
 
 # %% ../nbs/00_core.ipynb #c0000003
 import ast
+import atexit
 import csv
 import inspect
 import json
@@ -224,7 +225,11 @@ def process_state():
     import torch
     from accelerate import PartialState
 
-    return PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
+    known = PartialState._shared_state != {}
+    state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
+    if not known and state.num_processes > 1 and state.device.type == "cpu":
+        atexit.register(state.destroy_process_group)  # or torch's threads may abort a process that ends well
+    return state
 
 
 def main_process() -> bool:
@@ -244,15 +249,16 @@ def default_device(
     import torch
 
     state = process_state()
+    own = torch.device("cpu") if state.device.type == "cpu" else state.device  # accelerate's may be 'cpu:0'
     if device is None:
-        return state.device
+        return own
     try:
         found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise SpecgenError(f"device '{device}': this machine has none; give 'cpu', or leave it to be chosen") from None
     if state.num_processes > 1 and found.type != state.device.type:
         raise SpecgenError(f"device '{device}': the processes were started on '{state.device.type}'; leave the device to them")
-    return state.device if state.num_processes > 1 else found
+    return own if state.num_processes > 1 else found
 
 # %% ../nbs/00_core.ipynb #c0000024
 def on_main(
@@ -295,30 +301,20 @@ def fingerprint(content) -> str:
     return sha256(json.dumps(content, sort_keys=True, default=described).encode()).hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #c000002c
-class _Bare(ast.NodeTransformer):
-    "Takes out of a syntax tree what changes no result."
-
-    def visit_Raise(self, node):
-        return ast.Raise()
-
-    def visit_Expr(self, node):
-        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
-
-    def visit_arg(self, node):
-        return ast.arg(arg=node.arg)
-
-    def visit_FunctionDef(self, node):
-        node.returns = None
-        return self.generic_visit(node)
-
-
 def bare_code(function) -> str:
     "A function's code without what changes no result; of one whose source is nowhere, its byte code."
     try:
-        return ast.dump(_Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(function)))))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         code = function.__code__
         return repr((code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)]))
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns", "exc", "cause"):  # hints, and what is raised
+            if hasattr(node, name):
+                setattr(node, name, None)
+        if isinstance(body := getattr(node, "body", None), list):  # docstrings
+            node.body = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
+    return ast.dump(tree)
 
 # %% ../nbs/00_core.ipynb #c000002d
 INDIFFERENT = ("specgen.core", "specgen.plot")  # what only writes, draws or speaks
@@ -351,18 +347,19 @@ def parts_of(thing) -> Iterator[tuple[str, object]]:
 # %% ../nbs/00_core.ipynb #c000002e
 def code_digest(*objects) -> str:
     "A digest of the code of functions and classes and of what they call of ours: comments, docstrings, hints and errors' texts don't count."
-    waiting, seen = [("", thing) for thing in objects], {}
+    waiting, seen, found = [("", thing) for thing in objects], set(), set()
     while waiting:
         name, thing = waiting.pop()
         thing = getattr(thing, "__func__", None) or getattr(thing, "fget", None) or getattr(thing, "func", None) or inspect.unwrap(thing)
         if inspect.isclass(thing) or inspect.isfunction(thing):
-            key = f"{thing.__module__}.{thing.__qualname__}"
-            if is_ours(thing) and key not in seen:
-                seen[key] = "" if inspect.isclass(thing) or thing.__code__.co_filename == "<string>" else bare_code(thing)
+            if is_ours(thing) and thing not in seen:
+                seen.add(thing)
+                code = "" if inspect.isclass(thing) or thing.__code__.co_filename == "<string>" else bare_code(thing)
+                found.add(f"{thing.__module__}.{thing.__qualname__}: {code}")
                 waiting += parts_of(thing)
         elif isinstance(thing, (bool, int, float, str, tuple)):
-            seen[f"constant {name}"] = repr(thing)
-    return fingerprint(seen)
+            found.add(f"{name} = {thing!r}")
+    return fingerprint(sorted(found))
 
 # %% ../nbs/00_core.ipynb #c0000031
 class RunFolder:

@@ -1,0 +1,464 @@
+"Files that are whole or absent, names that are no paths, and run folders that never give an old answer."
+
+import csv
+import functools
+import importlib
+import json
+import linecache
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from specgen.core import (
+    RunFolder,
+    SpecgenError,
+    append_row,
+    atomic,
+    choose,
+    code_digest,
+    default_device,
+    derive_seeds,
+    fingerprint,
+    held_signals,
+    keep_rows,
+    on_main,
+    read_json,
+    read_table,
+    safe_name,
+    seeded,
+    sweep,
+    write_json,
+    write_table,
+)
+
+
+def python(code, *arguments):
+    "Start a process that runs some code, with the tests' folder to import from."
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def launch(tmp_path, code, seconds=100):
+    "Two processes that run some code: their output, the exit code and how long it took."
+    script, tick = tmp_path / "script.py", time.perf_counter()
+    script.write_text(code)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0", str(script)]
+    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds)
+    return done.stdout, done.returncode, time.perf_counter() - tick
+
+
+# files
+
+
+def test_a_kill_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"old": 1})
+    code = "import os, sys; from specgen.core import atomic\nwith atomic(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), 9)"
+    process = python(code, tmp_path / "a.json")
+    process.communicate()
+    assert process.returncode == -9 and read_json(tmp_path / "a.json") == {"old": 1} and len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path, older=3600)
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("name", ["x", "a" * 250, "é" * 120, ".hidden", "a.b.tar.gz"])
+def test_atomic_writes_files_and_folders_of_any_name(tmp_path, name):
+    with atomic(tmp_path / "deep" / name) as temporary:
+        assert temporary.name.endswith(Path(name).suffix)
+        temporary.write_text("whole")
+    assert (tmp_path / "deep" / name).read_text() == "whole"
+    with atomic(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "a").write_text("1")
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "other") as temporary:
+        (temporary / "deep").mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "folder"] and len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_sweep_takes_only_what_atomic_left(tmp_path):
+    kept = [".config", ".x-0badcafe.py~", "a-0badcafe", ".a-0BADCAFE", ".a-0badcaf", ".git-notes"]
+    for name in [*kept, ".a-0badcafe", ".a-0badcafe.wav", ".-0badcafe"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "treasure").write_text("")
+    (tmp_path / ".link-0badcafe").symlink_to(tmp_path / "outside")
+    (tmp_path / ".folder-0badcafe").mkdir()
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "outside"]) and (tmp_path / "outside" / "treasure").exists()
+
+
+NAMES = ["dog", "Dog", "a b", "a_b", "a/b", "a\\b", "../../x", "/etc/passwd", "..", ".", "", " ", "-rf", ".hidden", "a\0b", "a\nb", "犬" * 300, "犬" * 301,
+         "x" * 300, "C:\\x", "con\udcff", "$a_b$", "%s", "e\u0301", "é"]
+
+
+def test_safe_names_stay_inside_and_differ(tmp_path):
+    safe = [safe_name(name) for name in NAMES]
+    assert len(set(safe)) == len(NAMES)
+    for name in safe:
+        path = tmp_path / f"{name}_000.wav"
+        path.write_text("")
+        assert path.resolve().parent == tmp_path.resolve() and len(name.encode()) < 110 and name[0] not in "-."
+    assert safe_name("crying_baby-2.b") == "crying_baby-2.b" and safe_name(7) == "7"
+
+
+def test_json_and_tables_say_what_is_wrong(tmp_path):
+    (tmp_path / "bad.json").write_bytes(b"{\xff")
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2,3\n")
+    for read, name, reason in ((read_json, "none.json", "cannot be read"), (read_json, "bad.json", "no JSON"), (read_json, ".", "cannot be read"),
+                               (read_table, "none.csv", "cannot be read"), (read_table, "ragged.csv", "more values")):
+        with pytest.raises(SpecgenError, match=reason) as error:
+            read(tmp_path / name)
+        assert "\n" not in str(error.value)
+    rows = [{"a": "1", "name": "bad\udcff"}, {"b": "x,\"y\"\nz"}]
+    assert read_table(write_table(tmp_path / "t.csv", rows)) == [{"a": "1", "name": "bad\udcff", "b": ""}, {"a": "", "name": "", "b": "x,\"y\"\nz"}]
+    assert write_table(tmp_path / "e.csv", [], ["a"]).read_text() == "a\n" and read_table(tmp_path / "e.csv") == []
+    with pytest.raises(SpecgenError, match="preset 'x': unknown; choose one of a, b"):
+        choose("preset", "x", {"a": 1, "b": 2})
+
+
+def test_rows_are_appended_and_taken_back(tmp_path):
+    path, rows = tmp_path / "h.csv", [{"step": i, "loss": 0.1 * i} for i in range(5)] + [{"step": 5, "val": 1 / 3}]
+    for row in rows:
+        append_row(path, row)
+    with open(path) as file:
+        assert [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)] == rows
+    with open(path, "a") as file:
+        file.write("6,0.")  # a kill in the middle of a row
+    assert [row["step"] for row in keep_rows(path, 3)] == ["0", "1", "2"] and path.read_text() == "step,loss,val\n0,0.0,\n1,0.1,\n2,0.2,\n"
+    with pytest.raises(SpecgenError, match="has 3 rows where 4 were written"):
+        keep_rows(path, 4)
+    assert keep_rows(path, 0) == [] and not path.exists() and keep_rows(path, 0) == []
+
+
+# randomness and signals
+
+
+def test_seeds_are_those_of_every_version():
+    assert derive_seeds(0, 1, 0) == [7165353359696448611, 3524507637230204677]
+    assert derive_seeds(0, 1) != derive_seeds("0", 1) and derive_seeds(1, 2) != derive_seeds(12)
+
+
+def test_seeded_restores_nests_and_leaves_gpus_alone(monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("a GPU's state was touched")
+
+    for name in ("manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "get_rng_state", "_lazy_call", "init"):
+        monkeypatch.setattr(torch.cuda, name, forbidden)
+    before = torch.get_rng_state()
+    with pytest.raises(MemoryError), seeded(3):
+        first = torch.rand(2)
+        with seeded(4):
+            torch.rand(5)
+        rest = torch.rand(2)
+        raise MemoryError
+    assert torch.get_rng_state().equal(before)
+    with seeded(3):
+        assert torch.rand(4).equal(torch.cat([first, rest]))
+
+
+def test_only_the_device_in_use_is_seeded(monkeypatch):
+    class Card:
+        state = torch.Generator().manual_seed(5).get_state()
+
+        def get_state(self):
+            return self.state
+
+        def set_state(self, state):
+            self.state = state
+
+        def manual_seed(self, seed):
+            self.state = seed
+
+    cards = [Card(), Card()]
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "default_generators", cards)
+    with seeded(7, "cuda:1"):
+        assert cards[1].state == 7 and cards[0].state is Card.state
+    assert cards[1].state is Card.state
+
+
+def test_threads_draw_as_if_alone():
+    def draw(seed):
+        numbers = []
+        for k in range(200):
+            with seeded(derive_seeds(seed, k)[0]):
+                numbers.append(torch.rand(50).sum().item())
+        results[seed] = numbers
+
+    results = {}
+    threads = [threading.Thread(target=draw, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = dict(results)
+    for seed in range(2):
+        draw(seed)
+        assert results[seed] == together[seed]
+
+
+def test_second_ctrl_c_does_not_wait():
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), held_signals() as caught:
+        signal.raise_signal(signal.SIGINT)
+        assert caught == [signal.SIGINT]
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+# devices and processes
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "teapot", "cpu:x", -3, 2.5])
+def test_devices_that_are_not_there(name):
+    with pytest.raises(SpecgenError, match="this machine has none"):
+        default_device(name)
+    assert default_device("cpu") == default_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_one_process_calls_directly():
+    assert on_main(lambda a, b: a + b, 1, 2) == 3
+    with pytest.raises(ZeroDivisionError):
+        on_main(lambda: 1 / 0)
+
+
+TWO = """
+import sys
+from pathlib import Path
+from specgen.core import RunFolder, SpecgenError, main_process, on_main, process_state
+out = Path(sys.argv[0]).parent / "run"
+rank = process_state().process_index
+with RunFolder(out, {"a": 1}, stages=2) as run:
+    folder = run.stage("one", lambda f: (f / f"by {rank}").write_text("") and {} or {"rank": rank})
+    run.stage("two", lambda f: (f / f"by {rank}").write_text("") and None, alone=True)
+told = on_main(lambda: "word from %d" % rank, tell=True)
+print(f"{rank} heard {told}", flush=True)
+try:
+    with RunFolder(out, {"a": 2}): pass
+except SpecgenError as error: print(f"{rank} refused: {error}", flush=True)
+try:
+    with RunFolder(out, {"a": 1}) as run: run.stage("three", lambda f: 1 / 0, alone=True)
+except (ZeroDivisionError, SpecgenError) as error: print(f"{rank} ended: {error}", flush=True)
+"""
+
+
+def test_two_processes_share_a_folder_and_its_errors(tmp_path):
+    output, code, seconds = launch(tmp_path, TWO)
+    assert code == 0, output
+    assert sorted(p.name for p in (tmp_path / "run").rglob("by *")) == ["by 0", "by 0", "by 1"]
+    for line in ("0 heard word from 0", "1 heard word from 0", "0 refused: ", "1 refused: the main process stopped: SpecgenError: ",
+                 "0 ended: division by zero", "1 ended: the main process stopped: ZeroDivisionError: division by zero"):
+        assert line in output, output
+
+
+# run folders
+
+
+def test_the_same_call_continues_and_done_stages_are_kept(tmp_path, capsys):
+    calls = []
+
+    def two(folder):
+        assert not (folder / ".x-0badcafe").exists()
+        (folder / ".x-0badcafe").write_text("half")
+        calls.append("two")
+        return {"n": 1 / (len(calls) - 2)}
+
+    def run():
+        with RunFolder(tmp_path / "r", {"a": (1, 2), "b": {"c": 3}}, recordings="x", code="y", stages=2, show=True) as folder:
+            folder.stage("one", lambda f: calls.append("one") or {"n": 1})
+            folder.stage("two", two)
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    run()
+    run()
+    assert calls == ["one", "two", "two"]
+    assert capsys.readouterr().out.splitlines()[-2:] == ["[1/2] one: done before", "[2/2] two: done before"]
+    assert read_json(tmp_path / "r" / "one" / "done.json").keys() == {"seconds", "n"}
+
+
+def test_every_difference_is_named(tmp_path):
+    with RunFolder(tmp_path, {"a": 1, "b": {"c": 3, "d": [1]}, "gone": None}, recordings="x", code="y") as run:
+        (run.path / "result").write_text("")
+    with pytest.raises(SpecgenError) as error, RunFolder(tmp_path, {"a": 2, "b": {"c": 3, "d": [2]}, "new": 5}, recordings="z", code="w"):
+        pass
+    for words in ("a 1, not 2", "b.d [1], not [2]", "new None, not 5", "other recordings", "another version of the code", "name another folder"):
+        assert words in str(error.value)
+    assert "b.c" not in str(error.value) and "gone" not in str(error.value)
+
+
+def test_a_failed_start_leaves_no_claim(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "new" / "deep", tmp_path / "empty"):
+        with pytest.raises(MemoryError), RunFolder(out, {"a": 1}) as run:
+            (run.path / "training").mkdir()
+            write_table(run.path / "skipped.csv", [], ["path"])
+            raise MemoryError
+        with RunFolder(out, {"a": 2}) as run:
+            (run.path / "result").write_text("")
+        assert read_json(out / "run.json")["a"] == 2
+    assert not list((tmp_path / "new").glob("*/training"))
+
+
+def test_a_failure_after_results_keeps_the_claim(tmp_path):
+    with pytest.raises(MemoryError), RunFolder(tmp_path / "r", {"a": 1}) as run:
+        (run.path / "training").mkdir()
+        (run.path / "training" / "checkpoint").write_text("")
+        raise MemoryError
+    with pytest.raises(SpecgenError, match="a 1, not 2"), RunFolder(tmp_path / "r", {"a": 2}):
+        pass
+
+
+def test_a_kill_before_any_result_leaves_no_claim(tmp_path):
+    process = python("import os, sys; from specgen.core import RunFolder\nwith RunFolder(sys.argv[1], {'a': 1}): os.kill(os.getpid(), 9)", tmp_path / "r")
+    process.communicate()
+    assert process.returncode == -9 and read_json(tmp_path / "r" / "run.json")["a"] == 1
+    with RunFolder(tmp_path / "r", {"a": 2}):
+        pass
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("x")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text("{")
+    (tmp_path / "damaged" / "result").write_text("x")
+    for name, reason in (("photos", "not empty and holds no run"), ("file", "is a file"), ("file/deep", "cannot be written to"), ("damaged", "no JSON")):
+        with pytest.raises(SpecgenError, match=reason), RunFolder(tmp_path / name, {}):
+            pass
+    assert [p.name for p in (tmp_path / "photos").iterdir() if p.name != ".lock"] == ["a.jpg"]
+    assert (tmp_path / "damaged" / "run.json").read_text() == "{"
+
+
+def test_a_second_process_is_sent_away_and_a_killed_ones_lock_is_free(tmp_path):
+    holder = "import sys, time; from specgen.core import RunFolder\nwith RunFolder(sys.argv[1], {}): print('inside', flush=True); time.sleep(99)"
+    process = python(holder, tmp_path / "r")
+    assert process.stdout.readline() == "inside\n"
+    with pytest.raises(SpecgenError, match="another process works there"), RunFolder(tmp_path / "r", {}):
+        pass
+    assert (tmp_path / "r" / "run.json").exists()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with RunFolder(tmp_path / "r", {}), pytest.raises(SpecgenError, match="another process works there"), RunFolder(tmp_path / "r", {}):
+        pass
+    with RunFolder(tmp_path / "r", {}):
+        pass
+
+
+def test_leftovers_of_a_killed_run_are_swept(tmp_path):
+    with RunFolder(tmp_path, {}) as run:
+        (run.path / "result").write_text("")
+        (run.path / ".model-0badcafe").mkdir()
+    with RunFolder(tmp_path, {}):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "result", "run.json"]
+
+
+# what decides a result
+
+
+def test_fingerprints_of_contents():
+    x = torch.arange(6.0)
+    nearly = x + torch.eye(6)[5] * 1e-6
+    contents = [x, x.double(), x.view(2, 3), x.bfloat16(), nearly, x[:5], {"x": x}, [x], [x, x], x.tolist(), "x", {"x": None}, torch.tensor(1), torch.zeros(0),
+                x > 1, 1, 1.0, "1", float("nan")]
+    seen = [fingerprint(c) for c in contents]
+    assert len(set(seen)) == len(seen) and all(len(f) == 16 for f in seen)
+    assert fingerprint({"a": x, "b": (1, 2)}) == fingerprint({"b": [1, 2], "a": x.clone()})
+    assert fingerprint(x.view(2, 3).T) == fingerprint(x.view(2, 3).T.contiguous())
+
+
+def digests(tmp_path, monkeypatch, **change):
+    "The digest of a class in a module of a user's own, freshly imported."
+    (tmp_path / "mine.py").write_text(CODE.format(**{**SAME, **change}))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sys.modules.pop("mine", None)
+    linecache.clearcache()
+    importlib.invalidate_caches()
+    return code_digest(importlib.import_module("mine").Thing)
+
+
+CODE = '''
+import math
+SIZE = {size}
+
+def helper(x{hint}):
+    {doc}
+    if x < 0:
+        raise ValueError("{word}")
+    return x {sign} 1  # {word}
+
+class Base:
+    rate = {rate}
+    def step(self):
+        return self.rate {sign2} SIZE
+
+class Thing(Base):
+    @classmethod
+    def fit(cls, x):
+        return helper(math.sqrt(x))
+    @property
+    def size(self):
+        return [k {sign3} 2 for k in range(3)]
+'''
+SAME = dict(size=3, hint="", doc='"old"', word="bad", sign="+", sign2="*", sign3="+", rate=0.5)
+
+
+@pytest.mark.parametrize("change", [dict(hint=": int"), dict(doc='"new"'), dict(doc=""), dict(word="worse")])
+def test_words_and_hints_change_no_digest(tmp_path, monkeypatch, change):
+    assert digests(tmp_path, monkeypatch, **change) == digests(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("change", [dict(size=4), dict(sign="-"), dict(sign2="+"), dict(sign3="*"), dict(rate=0.6)])
+def test_code_called_and_constants_change_the_digest(tmp_path, monkeypatch, change):
+    assert digests(tmp_path, monkeypatch, **change) != digests(tmp_path, monkeypatch)
+
+
+def test_digests_of_patched_partial_and_wrapped_functions():
+    from fastcore.basics import patch
+
+    class Thing:
+        def a(self):
+            return 1
+
+    before = code_digest(Thing)
+
+    @patch
+    def b(self: Thing):
+        return 2
+
+    assert code_digest(Thing) != before
+
+    def power(x, n):
+        return x**n
+
+    @functools.lru_cache
+    def cached(x):
+        return x
+
+    assert code_digest(functools.partial(power, n=2)) == code_digest(power) != code_digest(cached)
+    assert code_digest(power, cached) == code_digest(cached, power)
+    more = lambda x: x + 1  # noqa: E731
+    less = lambda x: x - 1  # noqa: E731
+    assert len({code_digest(more), code_digest(less), code_digest(more, less)}) == 3
+
+
+def test_a_notebooks_function_has_the_digest_of_every_run(tmp_path):
+    code = "def f(x):\n    return g(x) + 1\n\ndef g(x):\n    return 2 * x\n\nfrom specgen.core import code_digest\nprint(code_digest(f))\n"
+    changed = code.replace("2 * x", "3 * x")
+    run = "import json, sys\nfrom IPython.core.interactiveshell import InteractiveShell as S\nfor c in json.loads(sys.argv[1]): S.instance().run_cell(c)"
+    cells = [code[: code.index("from")], code[code.index("from") :]]
+    outputs = [python(run, json.dumps(c)).communicate()[0].split() for c in (cells, cells, [changed[: changed.index("from")], cells[1]])]
+    assert outputs[0] == outputs[1] != outputs[2] and all(len(o) == 1 and len(o[0]) == 16 for o in outputs), outputs
