@@ -64,7 +64,7 @@ def check_labels(
 ) -> torch.Tensor:  # (N,) int64
     "Class numbers to sample for. Raises `SpecgenError` for something else, for none, and for a class that isn't there."
     if isinstance(labels, int) and not isinstance(labels, bool):
-        labels = torch.arange(labels) % n_classes
+        labels = torch.arange(max(labels, 0)) % n_classes
     try:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):
