@@ -44,7 +44,8 @@ def real_row(data, evaluator):
     x, labels = data.test.tensors
     probs, scores = evaluator.predict_proba(x), evaluator.score(x, labels, reference=data.train)
     return {"model": "real, held out", "recon_accuracy": label_accuracy(probs, labels), **sound_row(x, labels, data.representation, evaluator),
-            "confidence": (probs.amax(1) >= 0.9).float().mean().item(), **{key: scores[key] for key in ("n", "frechet_distance", "kernel_distance", "diversity")}}
+            "confidence": (probs.amax(1) >= 0.9).float().mean().item(),
+            **{key: scores[key] for key in ("n", "frechet_distance", "kernel_distance", "diversity")}}
 
 
 def sound_row(specs, labels, r, evaluator):

@@ -55,7 +55,8 @@ def test_the_source_preset_is_the_sources():
     source = VAE.preset("source")
     assert source.dataset == dict(stft=dict(sample_rate=22050, n_fft=512, hop_length=256, n_bins=256, floor=1e-5), minmax=True)
     assert source.model["channels"] == (512, 256, 128, 64, 32) and source.model["latents"] == 128 and source.model["plain"]
-    assert source.model["strides"] == ((2, 2), (2, 2), (2, 2), (2, 2), (2, 1)) and source.training == dict(epochs=150, batch_size=64, lr=5e-4, ema=None)
+    assert source.model["strides"] == ((2, 2), (2, 2), (2, 2), (2, 2), (2, 1))
+    assert source.training == dict(epochs=150, batch_size=64, lr=5e-4, ema=None)
     with seeded(0):
         model = VAE((256, 64), (0.0, 1.0), **{**source.model, "channels": (8, 8, 8, 8, 8)})
     x, y = torch.rand(2, 256, 64), torch.rand(2, 256, 64)
@@ -98,7 +99,9 @@ def test_a_model_of_any_kind_trains_and_the_same_seed_gives_the_same(prior, chan
 
 
 @pytest.mark.parametrize("wrong, match", [
-    (dict(prior="uniform"), "standard, mixture, conditional"), (dict(preset="huge"), "quick, small, source"), (dict(likelihood="poisson"), "gaussian, logistic")])
+    (dict(prior="uniform"), "standard, mixture, conditional"), (dict(preset="huge"), "quick, small, source"),
+    (dict(likelihood="poisson"), "gaussian, logistic"),
+])
 def test_unknown_names(wrong, match):
     with pytest.raises(SpecgenError, match=match):
         VAE.fit(toy(), **{"preset": TINY, **wrong})
