@@ -266,6 +266,18 @@ def gan_fit(
     fit_model(GAN, dataset, out, root=root, by=by, test=test, preset=preset, seed=seed, strict=strict, device=device, precision=precision)
 
 # %% ../nbs/29_cli.ipynb #90e92dcc
+def load_vocoder(source: str, device):
+    "A trained vocoder of either kind, on a device."
+    from specgen.core import SpecgenError
+    from specgen.spectral_vocoder import SpectralVocoder
+    from specgen.vocoder import HiFiGAN
+
+    try:
+        return SpectralVocoder.from_pretrained(source, device=device)
+    except SpecgenError:
+        return HiFiGAN.from_pretrained(source, device=device)
+
+# %% ../nbs/29_cli.ipynb #740d5334
 @gan.command("sample")
 def gan_sample(
     out: SoundFolder,
@@ -280,13 +292,12 @@ def gan_sample(
 ):
     "Draw sounds."
     from specgen.gan import GAN
-    from specgen.vocoder import HiFiGAN
 
     with trained(GAN, model, device, precision) as generator:
         labels = wanted(generator, label, n)
         drawn = generator.sample(labels, truncation=truncation, seed=seed)
-    vocoder = HiFiGAN.from_pretrained(vocoder, device=generator.device) if vocoder else None
-    write_drawn(generator, drawn, [generator.classes[k] for k in labels.tolist()], out, vocoder=vocoder)
+    sound = load_vocoder(vocoder, generator.device) if vocoder else None
+    write_drawn(generator, drawn, [generator.classes[k] for k in labels.tolist()], out, vocoder=sound)
 
 # %% ../nbs/29_cli.ipynb #4297fcfb
 vae = typer.Typer(help="Train a variational autoencoder of words; reconstruct, draw and interpolate with it.", no_args_is_help=True)

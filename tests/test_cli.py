@@ -109,6 +109,16 @@ def test_gan(sounds, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_gan_with_a_vocoder_of_either_kind(tmp_path, capsys):
+    from specgen.audio import read_audio
+
+    drawn = does(capsys, "gan", "sample", "--n", "2", "--out", tmp_path / "spectral", "--vocoder", "specgen/vocoder-digits")
+    plain = does(capsys, "gan", "sample", "--n", "2", "--out", tmp_path / "plain")
+    one, other = (read_audio(lines[0])[0] for lines in (drawn, plain))
+    assert len(one) == len(other) and not torch.equal(one, other)
+    assert "hifigan" in fails(capsys, "gan", "sample", "--out", tmp_path / "none", "--vocoder", tmp_path / "hifigan").lower()
+
+
 def test_class_names_never_become_paths(tmp_path, capsys):
     from specgen.gan import GAN
 
