@@ -73,8 +73,8 @@ def test_windows_are_their_formulas(periodic):
 def test_a_window_that_is_handed_out_can_be_changed():
     x = noise(1000, dtype=torch.float32)
     before = stft(x, **SMALL)
-    for _ in range(2):
-        make_window("hann", 64).zero_()
+    for arguments in ((), (True, torch.float32, "cpu")):
+        make_window("hann", 64, *arguments).zero_()
     assert torch.equal(stft(x, **SMALL), before) and make_window("hann", 64).sum() == 32
 
 
