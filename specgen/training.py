@@ -62,6 +62,8 @@ def check_config(config: TrainConfig):
     for name, choices in {"schedule": ("cosine", "constant", "exponential"), "precision": ("auto", *PRECISIONS)}.items():
         if getattr(config, name) not in choices:
             raise SpecgenError(f"{name} is {getattr(config, name)!r}: choose one of {', '.join(choices)}")
+    if not 0 < config.lr_decay <= 1:
+        raise SpecgenError(f"lr_decay is {config.lr_decay}: give a factor above 0 and at most 1")
     if config.seed < 0 or config.ema is not None and not 0 <= config.ema < 1:
         raise SpecgenError(f"seed is {config.seed} and ema is {config.ema}: the seed must not be negative, and ema lies in [0, 1)")
 
