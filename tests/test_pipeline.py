@@ -168,7 +168,7 @@ def test_scores_and_report_of_any_number_of_classes(n_classes, tmp_path, monkeyp
         (tmp_path / name).mkdir(parents=True)
     for name in ("autoencoder", "flow"):
         (tmp_path / "generator" / name / "history.csv").write_text("step,loss\n1,2.0\n2,1.0\n")
-    pipeline.save_tensors(tmp_path / "filter" / "real.safetensors", **{"0": torch.zeros(800)})
+    pipeline.save_tensors(tmp_path / "filter" / "real.safetensors", **{str(int(dataset.test.labels[0])): torch.zeros(800)})
     score_stage(dataset, evaluator, model, plan, tmp_path / "scores", tmp_path)
     report_stage(dataset, model, FinishedRun(), plan, tmp_path / "report")
     assert f"{n_classes} words" in (tmp_path / "report.html").read_text()
