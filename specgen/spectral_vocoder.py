@@ -209,4 +209,4 @@ def fit(
     loss = lambda model, batch, generator: magnitude_loss(model, random_segment(batch[0], size, generator))  # noqa: E731
     scores = lambda model: vocoder_scores(model, dataset.test.waveforms, r)  # noqa: E731
     train(model, data, loss, TrainConfig(**training), validate=scores, out=out, device=device, progress=progress, title=f"{cls.__name__} {seed}")
-    return model.to("cpu").eval()
+    return model.eval()

@@ -25,7 +25,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from .core import SpecgenError, default_device, read_json, seeded
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, vocoder_scores
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, shipped_models, vocoder_scores
 from .recordings import cache_folder
 from .spectrogram import HiFiGANMel, LogMel, log_mels, mel_loss
 from .training import TrainConfig, train_adversarial
@@ -303,7 +303,7 @@ def fitting_config(representation: LogMel, sizes: dict) -> HiFiGANConfig:
     try:
         config = HiFiGANConfig(**{"n_mels": representation.n_mels, **sizes})
     except TypeError:
-        raise SpecgenError(f"sizes {', '.join(sizes)}: unknown among them; known are {', '.join(f.name for f in fields(HiFiGANConfig))}") from None
+        raise SpecgenError(f"sizes {', '.join(sizes)}: not those of a HiFi-GAN, which are {', '.join(f.name for f in fields(HiFiGANConfig))}") from None
     if (config.hop_length, config.n_mels) != (representation.hop_length, representation.n_mels):
         wants, has = (f"{x.n_mels} mels and a hop of {x.hop_length} samples" for x in (config, representation))
         raise SpecgenError(f"the generator wants {wants}, the representation has {has}: change one of them")
@@ -336,6 +336,8 @@ def locate_generator(source: str | Path, hub: dict) -> Path:
     "The folder or file that a source names, downloaded if it must be. Raises `SpecgenError` for what can be neither found nor fetched."
     if Path(source).exists():
         return Path(source)
+    if str(source) in shipped_models():
+        return shipped_models()[str(source)]
     pooch.get_logger().setLevel(logging.ERROR)
     try:
         if str(source).startswith(("https://", "http://")):
@@ -442,7 +444,7 @@ def fit(
         discriminators = Discriminators(sizes.pop("divisor"))
         model = cls(dataset.representation.to_dict(), **sizes)
     train_generator(model, discriminators, dataset, preset, config, out=out, device=device, progress=progress, title=f"{cls.__name__} {seed}")
-    return model.to("cpu").eval()
+    return model.eval()
 
 # %% ../nbs/20_vocoder.ipynb #14e60134
 def speech_scores(

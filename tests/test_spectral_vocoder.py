@@ -2,12 +2,13 @@
 import pytest
 import torch
 from made_up import noise
+from pretend import DEVICE, NAME, pretend_device
 from torch.nn import functional as F
 
 from specgen import spectral_vocoder
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
-from specgen.models import Preset, WaveformDataset, shipped_models
+from specgen.models import Preset, WaveformDataset, fit_recordings, shipped_models
 from specgen.phase import spectral_convergence
 from specgen.spectral_vocoder import SpectralVocoder, locked_phase, magnitude_loss, propagate_peak_phase
 from specgen.spectrogram import LogMel, LogSTFT, mel_loss
@@ -28,23 +29,22 @@ def dataset(n=4):
 
 def followed(log, by_frame, by_bin, quiet):
     "The rule of `propagate_peak_phase`, hill by hill from the rises and falls of each frame, in plain Python."
-    phase = torch.zeros(log.shape, dtype=torch.double)
+    phase, steps = torch.zeros(log.shape, dtype=torch.double), (by_bin[:, :-1] + by_bin[:, 1:]) / 2  # steps[t, k] leads from k to k + 1
     for t, row in enumerate(log.tolist()):
         starts = [0] + [k for k in range(2, len(row)) if row[k] >= row[k - 1] and row[k - 1] < row[k - 2]]
         above_before = False
         for start, stop in zip(starts, [*starts[1:], len(row)], strict=True):
             peak = max(range(start, stop), key=lambda k: (row[k], k))
-            step = lambda k: (by_bin[t, k - 1] + by_bin[t, k]) / 2  # noqa: E731
             if row[peak] > quiet:
                 valley = start - 1
                 if above_before and (t == 0 or row[valley] > log[t - 1, peak]):
-                    phase[t, peak] = phase[t, valley] + sum(step(k) for k in range(start, peak + 1))
+                    phase[t, peak] = phase[t, valley] + steps[t, valley:peak].sum()
                 elif t:
                     phase[t, peak] = phase[t - 1, peak] + (by_frame[t - 1, peak] + by_frame[t, peak]) / 2
                 for k in range(start, peak):
-                    phase[t, k] = phase[t, peak] - sum(step(j) for j in range(k + 1, peak + 1))
+                    phase[t, k] = phase[t, peak] - steps[t, k:peak].sum()
                 for k in range(peak + 1, stop):
-                    phase[t, k] = phase[t, peak] + sum(step(j) for j in range(peak + 1, k + 1))
+                    phase[t, k] = phase[t, peak] + steps[t, peak:k].sum()
             above_before = row[peak] > quiet
     return phase
 
@@ -214,6 +214,24 @@ def test_recordings_become_waveforms_with_the_statistics_of_the_training_ones(so
     assert data.representation.mean == pytest.approx(logs.mean().item(), abs=1e-4) and data.representation.std == pytest.approx(logs.std().item(), rel=1e-4)
     model = SpectralVocoder.fit(data, preset=PRESET, progress=False)
     assert model.evaluate(data).keys() == {"mel", "stft"} and model.evaluate(data.train) == {}
+
+
+def test_another_device_trains_and_speaks_as_this_one():
+    here, spec = SpectralVocoder.fit(dataset(), preset=PRESET, precision="fp32", progress=False), noise(2, 16, 9)
+    with pretend_device():
+        there = SpectralVocoder.fit(dataset(), preset=PRESET, precision="fp32", device=NAME, progress=False)
+        assert there.device == DEVICE
+        sound, far = there.to_audio(spec), there.to_audio(spec.to(DEVICE))
+        assert sound.device.type == "cpu" and far.device == DEVICE
+        assert there.evaluate(dataset()) == pytest.approx(here.evaluate(dataset()), rel=1e-5)
+    assert torch.allclose(sound, here.to_audio(spec), atol=1e-6)
+
+
+def test_recordings_in_vocoder_out(sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(SpectralVocoder.presets, "tiny", PRESET)
+    trained = fit_recordings(SpectralVocoder, str(sounds), out=tmp_path / "run", preset="tiny", by="stratified", progress=False)
+    again = SpectralVocoder.from_pretrained(tmp_path / "run")
+    assert torch.equal(again.to_audio(noise(16, 9)), trained.to_audio(noise(16, 9))) and again.representation.mean != 0
 
 
 def test_bad_training_input():

@@ -1,15 +1,19 @@
 "HiFi-GAN: its generator against a second, functional writing of it, published files in every form, training, and what it refuses."
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from made_up import noise
+from pretend import DEVICE, NAME, pretend_device
 from torch.nn import functional as F
 
 from specgen import vocoder
+from specgen.audio import read_audio
 from specgen.core import SpecgenError
-from specgen.models import Preset, WaveformDataset, make_segments, random_segment
+from specgen.models import Preset, WaveformDataset, fit_recordings, make_segments, random_segment
 from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, mel_loss, stft_loss
 from specgen.training import train_adversarial
 from specgen.vocoder import (
@@ -92,6 +96,23 @@ def test_published_checkpoints_load_in_every_form(tmp_path, form, beside):
     check_same_representation(loaded.representation, HiFiGANMel())
     with pytest.raises(SpecgenError, match="n_mels 128.*n_mels 80"):
         loaded.to_audio(noise(1, 128, 5), representation=HiFiGANMel(n_mels=128))
+
+
+PUBLISHED_V3 = Path(os.environ.get("SPECGEN_DATA", "")) / "hifigan_v3"
+
+
+@pytest.mark.skipif(not PUBLISHED_V3.is_dir(), reason="the published V3 is not here")
+def test_the_published_v3_speaks():
+    v3 = HiFiGAN.from_pretrained(PUBLISHED_V3)
+    for path in sorted((PUBLISHED_V3.parent / "speech").glob("LJ*.wav"))[:2]:
+        wave = read_audio(path, 22050)[0][:44100]
+        spec = v3.representation.encode(wave)
+        assert 0.25 < (v3.representation.encode(v3.to_audio(spec, length=len(wave))) - spec).abs().mean() < 0.4
+
+
+def test_a_vocoder_of_the_other_kind_is_told():
+    with pytest.raises(SpecgenError, match="blocks.*not those of a HiFi-GAN"):
+        HiFiGAN.from_pretrained("specgen/vocoder-digits")
 
 
 def test_weight_norm_comes_and_goes():
@@ -237,6 +258,26 @@ def test_training_resumes_bit_for_bit_and_the_vocoder_is_saved(tmp_path, monkeyp
     again, spec = HiFiGAN.from_pretrained(tmp_path / "saved"), continued.representation.encode(dataset()[0])
     assert again.representation == continued.representation and not again.training
     assert torch.equal(again.to_audio(spec), whole.to_audio(spec))
+
+
+def test_another_device_trains_and_speaks_as_this_one():
+    here, spec = HiFiGAN.fit(dataset(), preset=PRESET, precision="fp32", progress=False), noise(2, 16, 9)
+    with pretend_device():
+        there = HiFiGAN.fit(dataset(), preset=PRESET, precision="fp32", device=NAME, progress=False)
+        assert there.device == DEVICE
+        sound, far = there.to_audio(spec), there.to_audio(spec.to(DEVICE))
+        assert sound.device.type == "cpu" and far.device == DEVICE
+        assert there.evaluate(dataset()) == pytest.approx(here.evaluate(dataset()), rel=1e-5)
+    assert torch.allclose(sound, here.to_audio(spec), atol=1e-6)
+
+
+def test_recordings_in_vocoder_out(sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(HiFiGAN.presets, "tiny", PRESET)
+    trained = fit_recordings(HiFiGAN, str(sounds), out=tmp_path / "run", preset="tiny", by="stratified", progress=False)
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores.keys() == {"mel", "stft"} and scores["mel"] > 0
+    again = HiFiGAN.from_pretrained(tmp_path / "run")
+    assert torch.equal(again.to_audio(noise(16, 9)), trained.to_audio(noise(16, 9))) and again.representation.mean != 0
 
 
 def stop_after(steps):
