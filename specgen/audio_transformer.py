@@ -45,7 +45,7 @@ AST_PRESETS = {
     "small": Preset(CLIPS, HYBRID, TRAINING, AUGMENT),  # six minutes of one core for a fold of ESC-10
     "patches/small": Preset(CLIPS, PATCHES, TRAINING, AUGMENT),
     "words/quick": Preset({**CLIPS, "n_frames": 32}, SMALLEST, {**TRAINING, "epochs": 25}, SPEECH),
-    "words/small": Preset({**CLIPS, "n_frames": 48}, HYBRID, {**TRAINING, "epochs": 40}, SPEECH),
+    "words/small": Preset({**CLIPS, "n_frames": 48}, HYBRID, {**TRAINING, "epochs": 40}, SPEECH),  # three minutes of one core for FSDD
 }
 
 # %% ../nbs/22_audio_transformer.ipynb #97ad3fc4
