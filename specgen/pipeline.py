@@ -6,36 +6,25 @@
 __all__ = ['DigitGenerator', 'run_pipeline', 'generate_speech']
 
 # %% ../nbs/26_pipeline.ipynb #5b785db7
-import base64
-import io
-import os
-import platform
 from dataclasses import replace
-from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-import numpy as np
-import soundfile
 import torch
 from fastcore.basics import patch
-from markupsafe import Markup
-from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
+from safetensors.torch import save_file
 
-# %% ../nbs/26_pipeline.ipynb #b6a7eb1b
+# %% ../nbs/26_pipeline.ipynb #a640220b
 from .audio import read_audio
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
 from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, read_json, wait_for_everyone, write_json
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
-from .filtering import PEAK, filter_balance, filter_counts, filter_recordings
-from .flow_matching import UNet, integrate
-from .models import Model, Preset, randn, save_samples
-from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
+from .filtering import PEAK, filter_counts, filter_recordings
+from .flow_matching import UNet
+from .models import Model, Preset, save_samples
+from .report import write_report
 from .spectrogram import Representation, rmse_db
 from .spectrogram_dataset import SpectrogramDataset
 
@@ -70,7 +59,7 @@ class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-spee
         self.representation = Representation.from_dict(representation)
         self.classes, self.steps, self.guidance, self.n_iter = list(classes), steps, guidance, n_iter
 
-# %% ../nbs/26_pipeline.ipynb #ad9090a0
+# %% ../nbs/26_pipeline.ipynb #70ae2b59
 @patch(cls_method=True)
 def join(cls: DigitGenerator, unet: UNet, autoencoder: Autoencoder, dataset: SpectrogramDataset, **settings) -> DigitGenerator:
     "Put trained parts together."
@@ -92,7 +81,7 @@ def labels(self: DigitGenerator, text: str) -> torch.Tensor:
         raise SpecgenError(f"'{text}': nothing to say; this model says {', '.join(self.classes)}")
     return torch.tensor([self.classes.index(word) for word in words])
 
-# %% ../nbs/26_pipeline.ipynb #3605d9c1
+# %% ../nbs/26_pipeline.ipynb #019b3716
 @patch
 def sample(
     self: DigitGenerator,
@@ -120,14 +109,29 @@ def to_audio(
     sounds = self.representation.decode(spectrograms.float(), n_iter=n_iter or self.n_iter)
     return 0.95 * sounds / sounds.abs().amax(-1, keepdim=True).clamp(min=1e-8)
 
-# %% ../nbs/26_pipeline.ipynb #13e377d2
+# %% ../nbs/26_pipeline.ipynb #9544a310
+@patch(cls_method=True)
+def prepare(
+    cls: DigitGenerator,
+    recordings: AudioDataset,
+    *,
+    preset: str | Preset = "small",  # by its name: of the filter too
+    by: str = "official",  # how the clips that are not trained on are chosen; of `AudioDataset.split`
+    test=None,  # likewise
+    progress: bool = False,
+) -> SpectrogramDataset:
+    "Recordings of any length to spectrograms (N, 256, 24), by `filter_recordings`."
+    name = cls.preset(preset).training["preset"]
+    return filter_recordings(recordings, *recordings.split(by, test=test), preset=name, progress=progress)
+
+# %% ../nbs/26_pipeline.ipynb #734f50ad
 def augmented(dataset: SpectrogramDataset) -> SpectrogramDataset:
     "The training clips five times, and the held-out ones as they are."
     copies, held = augment_dataset(dataset.train), dataset.test
     parts = {name: torch.cat([getattr(copies, name), getattr(held, name)]) for name in ("spectrograms", "labels", "is_test")}
     return replace(dataset, **parts, speakers=[], paths=[], about={})
 
-# %% ../nbs/26_pipeline.ipynb #fb425112
+# %% ../nbs/26_pipeline.ipynb #52b1c422
 @patch(cls_method=True)
 def fit(
     cls: DigitGenerator,
@@ -149,7 +153,7 @@ def fit(
     unet = UNet.fit(latents, copies.labels, n_classes=len(dataset.classes), seed=seed + 3, out=out and Path(out) / "flow", **how)
     return cls.join(unet, autoencoder, dataset, **size.model)
 
-# %% ../nbs/26_pipeline.ipynb #1357508d
+# %% ../nbs/26_pipeline.ipynb #e22286c8
 class Plan(NamedTuple):
     "How the pipeline runs."
 
@@ -168,7 +172,7 @@ class Plan(NamedTuple):
         "What every training is told."
         return dict(preset=self.size.training["preset"], device=self.device, precision=self.precision, progress=self.show)
 
-# %% ../nbs/26_pipeline.ipynb #6afdf65c
+# %% ../nbs/26_pipeline.ipynb #2cda0404
 def thinned_recordings(
     name: str | Path,  # name or folder
     root: str | Path | None,  # where it lies
@@ -196,7 +200,7 @@ def with_floor(dataset: SpectrogramDataset, seed: int) -> SpectrogramDataset:
         return dataset
     return hold_out_clips(dataset, min(0.1, len(test) / int((~dataset.is_test).sum())), seed)
 
-# %% ../nbs/26_pipeline.ipynb #250a8b4c
+# %% ../nbs/26_pipeline.ipynb #a6a38a82
 def filter_stage(recordings: AudioDataset, plan: Plan, folder: Path) -> dict:
     "Recordings to spectrograms of one size."
     dataset = filter_recordings(recordings, preset=plan.preset, seed=plan.seed, out=folder / "dataset", progress=plan.show)
@@ -254,7 +258,7 @@ def scored_rows(
     rows["generated sounds"] = encode_again(sounds, r), asked
     return rows, sounds
 
-# %% ../nbs/26_pipeline.ipynb #acb8fe92
+# %% ../nbs/26_pipeline.ipynb #cc9c3269
 def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitGenerator, plan: Plan, folder: Path, out: Path) -> dict:
     "Draw digits, make sound of them, and score everything on the same number of clips."
     rows, sounds = scored_rows(model, dataset, plan.size.training["n_samples"], plan.seed + 4)
@@ -265,152 +269,6 @@ def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitG
     heard = evaluator.predict_proba(rows["generated sounds"][0]).argmax(1)
     save_tensors(folder / "samples.safetensors", spectrograms=drawn, sounds=sounds, asked=asked, heard=heard)
     write_json(out / "scores.json", {"evaluator_accuracy": evaluator.accuracy, "rows": table})
-    return {}
-
-# %% ../nbs/26_pipeline.ipynb #1116e2dd
-def page_template() -> jinja2.Template:
-    "The template of the report."
-    text = (resources.files("specgen") / "report.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
-
-# %% ../nbs/26_pipeline.ipynb #09020879
-def audio_tag(
-    waveform: torch.Tensor,  # (samples,)
-    sample_rate: int,  # hertz
-) -> Markup:  # an <audio> element with the wav inside
-    "A player for the page."
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform.clamp(-1, 1).cpu().numpy(), sample_rate, format="WAV")
-    return Markup(f'<audio controls preload="none" src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>')
-
-# %% ../nbs/26_pipeline.ipynb #02f7c3d0
-def draw_filtering(dataset: SpectrogramDataset):
-    "What the filter measured: stretch and out-of-fold loss, kept and removed."
-    fig, axes = subplots(1, 2, figsize=(8, 2.4))
-    for ax, key, label in ((axes[0], "stretch", "length, in spectrograms"), (axes[1], "loss", "out-of-fold loss / nats")):
-        values = {kept: [float(r[key]) for r in dataset.about["rows"] if r["kept"] == kept and r[key] != ""] for kept in ("yes", "no")}
-        edges = np.histogram_bin_edges(sum(values.values(), []), 50)
-        ax.hist([values["yes"], values["no"]], edges, stacked=True, label=["kept", "removed"], log=key == "loss")
-        ax.set(xlabel=label, ylabel="recordings")
-        ax.legend()
-    return fig
-
-
-def draw_flow(model: DigitGenerator, label: int, seed: int, moments=(0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)):
-    "One word at moments between noise and spectrogram."
-    x0 = randn((1, *model.unet.shape), torch.Generator().manual_seed(seed), model.device)
-    path = list(integrate(model.unet.velocity(torch.tensor([label]), model.guidance), x0, 50))
-    specs = [model.autoencoder.decode(path[round(50 * t)][1])[0] for t in moments]
-    return show_specs(specs, titles=[f"t = {t:g}" for t in moments], ncols=len(moments), figsize=(11, 1.9))
-
-# %% ../nbs/26_pipeline.ipynb #835504f6
-SCORE_NAMES = {"label_accuracy": "asked word heard / %", "frechet_distance": "Fréchet distance", "kernel_distance": "KID", "inception_score": "IS",
-               "modified_inception_score": "mIS", "am_score": "AM", "nearest_neighbour_distance": "nearest", "diversity": "diversity", "error_db": "error / dB"}
-SHOWN = 20  # classes at most in a figure, and to listen to
-
-
-def score_rows(scores: dict) -> tuple[list[str], list[list[str]]]:
-    "Heading and rows of the table of scores."
-    def cell(name: str, numbers: dict) -> str:
-        if name not in numbers:
-            return ""
-        return f"{100 * numbers[name]:.1f}" if name == "label_accuracy" else f"{numbers[name]:.3g}"
-
-    return ["", *SCORE_NAMES.values()], [[row, *(cell(name, numbers) for name in SCORE_NAMES)] for row, numbers in scores["rows"].items()]
-
-# %% ../nbs/26_pipeline.ipynb #0cf85f43
-def listening(dataset: SpectrogramDataset, model: DigitGenerator, samples: dict, real: dict) -> list:
-    "For each word: two drawn, and one held-out recording as it is, from its spectrogram, and after the autoencoder."
-    rate, test, cards = model.representation.sample_rate, dataset.test, []
-    for k, word in enumerate(dataset.classes[:SHOWN]):
-        rows = [(f"drawn by the model, {i}", sound) for i, sound in enumerate(samples["sounds"][samples["asked"] == k][:2], 1)]
-        if str(k) in real:
-            spec = test.spectrograms[(test.labels == k).nonzero()[0]]
-            from_spec, rebuilt = model.to_audio(spec)[0], model.to_audio(model.autoencoder.reconstruct(spec))[0]
-            rows += [("a real recording", real[str(k)]), ("from its spectrogram", from_spec), ("after the autoencoder", rebuilt)]
-        cards.append((word, [(what, audio_tag(sound, rate)) for what, sound in rows]))
-    return cards
-
-
-def drawn_grid(samples: dict, classes: list[str], rows: int = 8):
-    "Up to eight spectrograms of each of the first classes."
-    shown, each = min(len(classes), SHOWN), min(rows, len(samples["asked"]) // len(classes))
-    index = [int((samples["asked"] == k).nonzero()[i]) for k in range(shown) for i in range(each)]
-    return show_specs(samples["spectrograms"][index], titles=[c for c in classes[:shown] for _ in range(each)], ncols=each)
-
-# %% ../nbs/26_pipeline.ipynb #01dfbb3b
-def report_figures(dataset: SpectrogramDataset, model: DigitGenerator, samples: dict, run: RunFolder, plan: Plan) -> list[tuple[str, object]]:
-    "Captions and figures of the page."
-    test, classes, spec = dataset.test, dataset.classes, dict(representation=model.representation)
-    held = [int((test.labels == k).nonzero()[0]) for k in test.labels.unique()[:6]]
-    real, copies = test.spectrograms[held], augment_dataset(dataset.train.select([0]))
-    curves = {name: run.path / "generator" / name / "history.csv" for name in ("autoencoder", "flow")}
-    figures = [
-        ("Every recording is trimmed and fitted to one duration; those that would need too much stretching, and those that a classifier which never saw them "
-         "finds hardest, are left out.", draw_filtering(dataset)),
-        ("One clip and its four augmented copies.", show_specs(copies.spectrograms, titles=copies.about["kinds"], ncols=5, **spec)),
-        ("Held-out recordings (above) and what comes back from one number in sixteen (below).",
-         show_specs(torch.cat([real, model.autoencoder.reconstruct(real)]), titles=[classes[k] for k in test.labels[held]] * 2, ncols=len(held), **spec)),
-        ("Training of the autoencoder.", plot_history(curves["autoencoder"])),
-        ("Training of the flow.", plot_history(curves["flow"])),
-        (f"From noise to '{classes[-1]}' in fifty steps.", draw_flow(model, len(classes) - 1, plan.seed)),
-        ("Drawn from noise.", drawn_grid(samples, classes)),
-    ]
-    if len(classes) <= SHOWN:
-        matrix = confusion_matrix(samples["asked"], samples["heard"], len(classes))
-        figures.append(("What the evaluation classifier heard (columns) in the sounds of the asked words (rows).", plot_confusion(matrix, classes)))
-    return figures
-
-# %% ../nbs/26_pipeline.ipynb #319bfb6e
-SCORES_NOTE = (
-    "The evaluation classifier is trained on real clips alone. Every row is scored on {n} clips. Fréchet distance: of its features from those of the training "
-    "clips (not Inception FID), lower is nearer; the held-out recordings of known voices show how low it can be with so few clips. KID: a kernel distance that "
-    "does not depend on the number of clips. IS, mIS and AM: inception scores. Nearest: distance of each spectrogram's features to the nearest training clip; "
-    "far below the recordings' own would mean copying. Diversity: mean distance between two spectrograms of one word."
-)
-
-
-def balance_table(dataset: SpectrogramDataset) -> dict:
-    "Clips of each word and speaker: read, fitted, kept."
-    rows = [[name, *counts] for column in ("label", "speaker") for name, counts in filter_balance(dataset, column).items() if name][: 2 * SHOWN]
-    return dict(head=["", "recordings", "fit the duration", "kept"], rows=rows)
-
-
-def made_with(run: RunFolder, size: Preset) -> list[tuple[str, str]]:
-    "Settings, versions and seconds, for the end of the page."
-    seconds = {p.parent.name: read_json(p)["seconds"] for p in sorted(run.path.glob("*/done.json"), key=lambda p: p.stat().st_mtime)}
-    packages = ", ".join(f"{name} {version(name)}" for name in ("specgen", "torch", "torchaudio", "accelerate", "numpy"))
-    settings = {**run.settings, **size.dataset, **size.model, **size.training}
-    return [("settings", ", ".join(f"{k} {v}" for k, v in settings.items())), ("versions", f"Python {platform.python_version()}, {packages}"),
-            ("computed on", f"{default_device()}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
-
-# %% ../nbs/26_pipeline.ipynb #5db5b2b7
-def headline(scores: dict) -> list[tuple[str, str]]:
-    "Three numbers, and what they are."
-    rows = scores["rows"]
-    return [(f"{100 * rows['generated spectrograms']['label_accuracy']:.1f} %", "of generated spectrograms are heard as the asked word"),
-            (f"{100 * rows['generated sounds']['label_accuracy']:.1f} %", "of the sounds made from them"),
-            (f"{100 * scores['evaluator_accuracy']:.1f} %", "is the evaluation classifier's own accuracy on held-out recordings")]
-
-# %% ../nbs/26_pipeline.ipynb #2f028860
-def report_stage(dataset: SpectrogramDataset, model: DigitGenerator, run: RunFolder, plan: Plan, folder: Path) -> dict:
-    "Write report.html into the run's folder."
-    scores, samples = read_json(run.path / "scores.json"), load_file(run.path / "scores" / "samples.safetensors")
-    rate, classes = model.representation.sample_rate, dataset.classes
-    first = [int((samples["asked"] == k).nonzero()[0]) for k in range(min(len(classes), SHOWN))]
-    page = page_template().render(
-        title="A network says the ten digits" if classes == list("0123456789") else f"A network says {len(classes)} words",
-        lead=f"Trained on {int((~dataset.is_test).sum())} recordings of '{run.settings['dataset']}', preset {plan.preset}, seed {plan.seed}. "
-             "Everything on this page was made by one command.",
-        headline=headline(scores), seconds=f"{samples['sounds'].shape[1] / rate:.2f}",
-        joined=audio_tag(F.pad(samples["sounds"][first], (0, rate // 7)).flatten(), rate),
-        listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
-        scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["rows"]["generated sounds"]["n"]),
-        figures=[dict(caption=c, png=base64.b64encode(figure_png(f)).decode()) for c, f in report_figures(dataset, model, samples, run, plan)],
-        balance=balance_table(dataset), made_with=made_with(run, plan.size),
-    )
-    with atomic(run.path / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
     return {}
 
 # %% ../nbs/26_pipeline.ipynb #1307773b
@@ -430,11 +288,11 @@ def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
         evaluator = Evaluator.from_pretrained(evaluated / "model")
         model = DigitGenerator.from_pretrained(run.path / "model", device=plan.device)
         run.stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
-        run.stage("report", lambda folder: report_stage(dataset, model, run, plan, folder), alone=True)
+        run.stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True)
     wait_for_everyone()
     return read_json(run.path / "scores.json")
 
-# %% ../nbs/26_pipeline.ipynb #2afea09a
+# %% ../nbs/26_pipeline.ipynb #a2b8fc82
 def run_pipeline(
     dataset: str | Path = "digits",  # a name that `load_recordings` knows, or a folder with one folder of recordings per word
     *,
@@ -480,7 +338,7 @@ def describe_scores(scores: dict, out: Path) -> str:
             f"diversity {specs['diversity']:.2f} ({real['diversity']:.2f})\n"
             f"\nreport: {out / 'report.html'}")
 
-# %% ../nbs/26_pipeline.ipynb #58ca4dc9
+# %% ../nbs/26_pipeline.ipynb #b028cd1e
 def generate_speech(
     text: str,  # characters such as 0123456789, or class names with commas between
     *,

@@ -19,7 +19,8 @@ from specgen import pipeline
 from specgen.cli import main
 from specgen.core import SpecgenError, seeded
 from specgen.datasets import load_recordings
-from specgen.pipeline import DigitGenerator, Plan, encode_again, report_stage, score_stage, scored_rows, with_floor
+from specgen.pipeline import DigitGenerator, Plan, encode_again, score_stage, scored_rows, with_floor
+from specgen.report import write_report
 from specgen.spectrogram import LogSTFT
 from specgen.spectrogram_dataset import SpectrogramDataset
 
@@ -162,7 +163,7 @@ def test_scores_and_report_of_any_number_of_classes(n_classes, tmp_path, monkeyp
     dataset, model, evaluator, plan = spoken(n_classes), untrained(n_classes), fake_evaluator(n_classes=min(n_classes, 256)), Plan("quick", 0, False)
 
     class FinishedRun:
-        path, settings = tmp_path, {"dataset": "made up"}
+        path, settings = tmp_path, {"dataset": "made up", "preset": "quick", "seed": 0}
 
     for name in ("scores", "filter", "generator/autoencoder", "generator/flow"):
         (tmp_path / name).mkdir(parents=True)
@@ -170,7 +171,7 @@ def test_scores_and_report_of_any_number_of_classes(n_classes, tmp_path, monkeyp
         (tmp_path / "generator" / name / "history.csv").write_text("step,loss\n1,2.0\n2,1.0\n")
     pipeline.save_tensors(tmp_path / "filter" / "real.safetensors", **{str(int(dataset.test.labels[0])): torch.zeros(800)})
     score_stage(dataset, evaluator, model, plan, tmp_path / "scores", tmp_path)
-    report_stage(dataset, model, FinishedRun(), plan, tmp_path / "report")
+    write_report(FinishedRun(), dataset, model, plan.size)
     assert f"{n_classes} words" in (tmp_path / "report.html").read_text()
 
 
