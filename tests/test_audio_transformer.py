@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretend import DEVICE, NAME, pretend_device
 
 from specgen.audio import read_audio, write_audio
-from specgen.audio_transformer import AST, SelfAttention, encode_whole, mixture_loss, pad_frames
+from specgen.audio_transformer import AST, SelfAttention, encode_whole, pad_frames
 from specgen.core import SpecgenError, read_table
 from specgen.datasets import load_recordings
 from specgen.evaluation import Folds, cross_validate, fold_split
@@ -311,13 +312,25 @@ def test_prediction_leaves_mode_and_random_state_and_training_goes_on():
     torch.nn.Linear(2, 2)(probs).sum().backward()
 
 
-def test_every_tensor_is_on_the_models_device():
-    "The meta device refuses to mix with the CPU, as a GPU does."
-    model, x = AST(2, n_frames=24, representation=FBANK.to_dict(), clip_std=1.0, **{**NETWORK, "n_cls_tokens": 1}).to("meta"), tones(2).spectrograms.to("meta")
-    loss, parts = mixture_loss(model, (x, torch.zeros(4, dtype=torch.long, device="meta")), generator(), **AST.preset("small").augment)
-    loss.backward()
-    assert loss.device.type == "meta" and all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
-    assert model(torch.empty(1, 128, 90, device="meta")).shape == (1, 2) and parts["accuracy"].device.type == "meta"
+@pytest.mark.parametrize("network", [NETWORK, {**NETWORK, "stem": None, "n_cls_tokens": 1, "clip_std": 1.0}])
+def test_a_second_device_gives_the_same_model(network, tmp_path):
+    "It refuses to mix with the CPU, as a GPU does; what was on the CPU comes back there."
+    dataset, preset = tones(4), replace(TINY, model=network)
+    held = replace(dataset, is_test=torch.arange(8) < 2)
+    expected = AST.fit(held, preset=preset, epochs=2, device="cpu", precision="fp32", progress=False)
+    file = write_audio(tmp_path / "a.wav", tone(300), RATE)
+    with pretend_device():
+        model = AST.fit(held, preset=preset, epochs=2, device=NAME, precision="fp32", progress=False)
+        probs, rolled = model.predict_proba(dataset.spectrograms, n_shifts=2), model.attention_rollout(dataset.spectrograms)
+        there = model.predict_proba(dataset.spectrograms.to(NAME))
+        adapted = model.adapt(n_frames=40, classes=["a", "b", "c"])
+        rows = model.predict_files([file])
+        assert model.device == there.device == adapted.device == DEVICE and {p.device for p in model.parameters()} == {DEVICE}
+        assert adapted.predict(dataset.spectrograms).shape == (8,) and rows[0]["classes"]
+        torch.testing.assert_close(there.cpu(), model.predict_proba(dataset.spectrograms))
+    assert probs.device == rolled.device == torch.device("cpu")
+    torch.testing.assert_close(rolled, expected.attention_rollout(dataset.spectrograms), atol=1e-5, rtol=0)
+    torch.testing.assert_close(probs, expected.predict_proba(dataset.spectrograms, n_shifts=2), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 24), (128, 24), (2, 1, 128, 24)])
