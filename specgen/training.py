@@ -189,6 +189,14 @@ def settle(self: Meter, step: int, together: bool = True) -> None:
                 raise SpecgenError(f"{name} is {value} at step {number}: lower the learning rate, or look for bad examples")
     self.waiting = []
 
+# %% ../nbs/11_training.ipynb #c1100020
+def own_generator(device: torch.device) -> torch.Generator:
+    "A generator that lives on the device, or on the CPU where the device has none."
+    try:
+        return torch.Generator(device)
+    except RuntimeError:
+        return torch.Generator()
+
 # %% ../nbs/11_training.ipynb #bf50c668
 class Run:
     "All that training changes from step to step, and how."
@@ -205,7 +213,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config, lr_scales), betas=config.betas, fused=usual or None)
         self.scaler, self.meter = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16), Meter(half=dtype == torch.float16)
         self.average = ema_model(model, config.ema) if config.ema else None
-        self.generator = torch.Generator(self.device if usual else "cpu")
+        self.generator = own_generator(self.device)
         self.main, self.saved, self.drawn = self.state.is_main_process, time.perf_counter(), time.perf_counter()
         self.ticked = self.saved, 0  # seconds and step at the end of the last row
 
