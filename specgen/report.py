@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/25_report.ipynb #291b1e3f
+# %% ../nbs/25_report.ipynb #fdb650df
 import base64
 import io
 import os
@@ -21,7 +21,7 @@ from markupsafe import Markup
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-# %% ../nbs/25_report.ipynb #adaf00bf
+# %% ../nbs/25_report.ipynb #858e3497
 from .augmentation import augment_dataset
 from .core import RunFolder, atomic, default_device, read_json
 from .filtering import filter_balance
@@ -81,7 +81,7 @@ def score_rows(scores: dict) -> tuple[list[str], list[list[str]]]:
 
     return ["", *SCORE_NAMES.values()], [[row, *(cell(name, numbers) for name in SCORE_NAMES)] for row, numbers in scores["rows"].items()]
 
-# %% ../nbs/25_report.ipynb #9d7ed6d4
+# %% ../nbs/25_report.ipynb #d7efd2c4
 def listening(dataset: SpectrogramDataset, model, samples: dict, real: dict) -> list:
     "For each word: two drawn, and one held-out recording as it is, from its spectrogram, and after the autoencoder."
     rate, test, cards = model.representation.sample_rate, dataset.test, []
@@ -101,7 +101,7 @@ def drawn_grid(samples: dict, classes: list[str], rows: int = 8):
     index = [int((samples["asked"] == k).nonzero()[i]) for k in range(shown) for i in range(each)]
     return show_specs(samples["spectrograms"][index], titles=[c for c in classes[:shown] for _ in range(each)], ncols=each)
 
-# %% ../nbs/25_report.ipynb #00af56b3
+# %% ../nbs/25_report.ipynb #618b3270
 def report_figures(dataset: SpectrogramDataset, model, samples: dict, run: RunFolder) -> list[tuple[str, object]]:
     "Captions and figures of the page."
     test, classes, spec = dataset.test, dataset.classes, dict(representation=model.representation)
@@ -125,6 +125,7 @@ def report_figures(dataset: SpectrogramDataset, model, samples: dict, run: RunFo
     return figures
 
 # %% ../nbs/25_report.ipynb #319bfb6e
+LEAD = "Trained on {n} recordings of '{dataset}', preset {preset}, seed {seed}. Everything on this page was made by one command."
 SCORES_NOTE = (
     "The evaluation classifier is trained on real clips alone. Every row is scored on {n} clips. Fréchet distance: of its features from those of the training "
     "clips (not Inception FID), lower is nearer; the held-out recordings of known voices show how low it can be with so few clips. KID: a kernel distance that "
@@ -147,7 +148,7 @@ def made_with(run: RunFolder, size: Preset) -> list[tuple[str, str]]:
     return [("settings", ", ".join(f"{k} {v}" for k, v in settings.items())), ("versions", f"Python {platform.python_version()}, {packages}"),
             ("computed on", f"{default_device()}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
 
-# %% ../nbs/25_report.ipynb #74d4af24
+# %% ../nbs/25_report.ipynb #177310ca
 def headline(scores: dict) -> list[tuple[str, str]]:
     "Three numbers, and what they are."
     rows = scores["rows"]
@@ -155,7 +156,7 @@ def headline(scores: dict) -> list[tuple[str, str]]:
             (f"{100 * rows['generated sounds']['label_accuracy']:.1f} %", "of the sounds made from them"),
             (f"{100 * scores['evaluator_accuracy']:.1f} %", "is the evaluation classifier's own accuracy on held-out recordings")]
 
-# %% ../nbs/25_report.ipynb #760b3355
+# %% ../nbs/25_report.ipynb #ce84f658
 def write_report(
     run: RunFolder,  # with scores.json and the stages' results
     dataset: SpectrogramDataset,
@@ -168,9 +169,7 @@ def write_report(
     first = [int((samples["asked"] == k).nonzero()[0]) for k in range(min(len(classes), SHOWN))]
     page = page_template().render(
         title="A network says the ten digits" if classes == list("0123456789") else f"A network says {len(classes)} words",
-        lead=f"Trained on {int((~dataset.is_test).sum())} recordings of '{run.settings['dataset']}', preset {run.settings['preset']}, "
-             f"seed {run.settings['seed']}. "
-             "Everything on this page was made by one command.",
+        lead=LEAD.format(n=int((~dataset.is_test).sum()), **run.settings),
         headline=headline(scores), seconds=f"{samples['sounds'].shape[1] / rate:.2f}",
         joined=audio_tag(F.pad(samples["sounds"][first], (0, rate // 7)).flatten(), rate),
         listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
