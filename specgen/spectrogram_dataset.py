@@ -345,9 +345,9 @@ class Batches:
         self.columns = as_batch(data.tensors if isinstance(data, (SpectrogramDataset, TensorDataset)) else data)
         self.loader, self.iterator, self.epoch, self.done = isinstance(data, DataLoader), iter(()), -1, 0
         dataset = data.dataset if self.loader else data
-        self.n = batch_length(self.columns) if self.columns is not None else len(dataset) if hasattr(dataset, "__len__") else None
-        indexed = hasattr(data, "__getitem__") and self.n is not None and not isinstance(data, (str, bytes, tuple, list, dict))
-        if self.columns is None and not self.loader and not indexed:
+        counted = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, (str, bytes, tuple, list, dict))
+        self.n = batch_length(self.columns) if self.columns is not None else len(dataset) if counted and not hasattr(dataset, "__array__") else None
+        if self.n is None and not self.loader:
             what = f"training data of type {type(data).__name__}"
             raise SpecgenError(f"{what}: give tensors of one equal length (one, a tuple or a dict), a Dataset or a DataLoader")
         if self.n == 0:

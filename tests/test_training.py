@@ -1,24 +1,31 @@
 "Edge cases of the training loop that would drown the notebook's story: kills, interrupts, several processes, wrong folders."
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from made_up import noise, two_classes
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 from specgen import training
-from specgen.audio import SpecgenError
-from specgen.training import History, TrainConfig, batch_indices, held_signals, learning_rate, train
+from specgen.core import SpecgenError, main_process
+from specgen.spectrogram import LogSTFT
+from specgen.spectrogram_dataset import Batches, batch_indices
+from specgen.training import History, Meter, Run, TrainConfig, learning_rate, train, train_adversarial
 
 CONFIG = TrainConfig(steps=40, batch_size=33, lr=1e-2, warmup=5, ema=0.9, precision="fp32", checkpoint_every=7, log_every=4)
 DATA = (torch.linspace(-3, 3, 100)[:, None].repeat(1, 4), torch.linspace(-3, 3, 100).sin()[:, None])
@@ -70,7 +77,7 @@ def at_call(number, accident):
 
 def run(folder=None, loss=loss_fn, config=CONFIG, model=None, **kwargs):
     model = make_model() if model is None else model
-    history = train(model, DATA, loss, config, folder=folder, progress=False, **kwargs)
+    history = train(model, DATA, loss, config, out=folder, progress=False, **kwargs)
     return model, [{k: v for k, v in row.items() if k != "rate"} for row in history.rows]
 
 
@@ -159,13 +166,6 @@ def test_signals_in_every_phase(tmp_path, undisturbed, number):
     assert_same(run(tmp_path), undisturbed[:2])
 
 
-def test_second_ctrl_c_does_not_wait():
-    with pytest.raises(KeyboardInterrupt), held_signals() as caught:
-        signal.raise_signal(signal.SIGINT)
-        assert caught == [signal.SIGINT]
-        signal.raise_signal(signal.SIGINT)
-
-
 def test_works_outside_the_main_thread(undisturbed):
     results = []
     thread = threading.Thread(target=lambda: results.append(run()))
@@ -200,7 +200,7 @@ def two_processes(folder):
     first = deepcopy(model)
     run(folder / "b", plain_loss, config, model)
     again, _ = run(folder / "a", plain_loss, config, make_plain())
-    assert bool(seen) == training.main_process()
+    assert bool(seen) == main_process()
     assert all(a.equal(b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     print("process done", flush=True)
 
@@ -217,8 +217,8 @@ def test_two_processes_follow_the_run_of_one(tmp_path):
         mine, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in (one, two))
         for name in mine:
             torch.testing.assert_close(mine[name], theirs[name], rtol=1e-4, atol=1e-5)
-    expected = training.describe_run(CONFIG, make_plain(), 100)
-    history = training.read_checkpoint(tmp_path / "a" / "checkpoint.safetensors", expected)[0]["rows"]
+    with open(tmp_path / "a" / "history.csv") as file:
+        history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     assert [r["loss"] for r in rows] == pytest.approx([r["loss"] for r in history if r["step"] % 4 == 0], rel=1e-4)
     assert [r["val_seen"] for r in history if "val_seen" in r] == [1, 2, 3, 4, 5]
 
@@ -239,7 +239,7 @@ def test_other_model_or_data_in_the_folder(undisturbed):
         with pytest.raises(SpecgenError, match="another model"):
             run(undisturbed[2], model=model)
     with pytest.raises(SpecgenError, match="examples 100, not 50"):
-        train(make_model(), tuple(t[:50] for t in DATA), loss_fn, CONFIG, folder=undisturbed[2])
+        train(make_model(), tuple(t[:50] for t in DATA), loss_fn, CONFIG, out=undisturbed[2])
 
 
 DAMAGES = [lambda b: b[: len(b) // 2], lambda b: b[:5], lambda b: b"", lambda b: b"\xff" * 99, lambda b: b + b"tail"]
@@ -275,15 +275,44 @@ def test_not_finite_names_the_step_and_spoils_nothing(tmp_path, undisturbed):
     assert rows[2:] == undisturbed[1][2:]
 
 
-@pytest.mark.parametrize("data", [(), (DATA[0], DATA[1][:5]), (DATA[0][:0], DATA[1][:0])])
+UNUSABLE = [(), [], {}, (DATA[0], DATA[1][:5]), (DATA[0][:0], DATA[1][:0]), "sounds/", 5, None, torch.tensor(1.0), DATA[0].numpy(), (DATA[0], "y"), iter(DATA)]
+
+
+@pytest.mark.parametrize("data", UNUSABLE, ids=[str(i) for i in range(len(UNUSABLE))])
 def test_unusable_data(data):
-    with pytest.raises(SpecgenError, match="examples: give"):
-        train(make_model(), data, loss_fn, CONFIG)
+    model = make_model().eval()
+    with pytest.raises(SpecgenError, match="training data of"):
+        train(model, data, loss_fn, CONFIG)
+    assert not model.training
+
+
+class Strange(torch.utils.data.Dataset):
+    def __init__(self, example):
+        self.example = example
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        return self.example
+
+
+@pytest.mark.parametrize("example", ["word", (torch.zeros(3), "word"), {"x": torch.zeros(3), "name": "word"}, []])
+def test_datasets_that_give_no_tensors(example):
+    for data in (Strange(example), DataLoader(Strange(example), batch_size=2)):
+        with pytest.raises(SpecgenError, match="a batch of type"):
+            train(make_model(), data, loss_fn, CONFIG, progress=False)
+
+
+def test_a_loader_without_batches():
+    loader = DataLoader(TensorDataset(*DATA), batch_size=200, drop_last=True)
+    with pytest.raises(SpecgenError, match="gives no batch"):
+        train(make_model(), loader, loss_fn, CONFIG, progress=False)
 
 
 @pytest.mark.parametrize(
     "name, value",
-    [("steps", 0), ("batch_size", -1), ("log_every", 0), ("schedule", "sine"), ("precision", "fp16"), ("ema", 1.0), ("seed", -1)],
+    [("steps", 0), ("batch_size", -1), ("log_every", 0), ("schedule", "sine"), ("precision", "fp8"), ("lr_decay", 0), ("ema", 1.0), ("seed", -1)],
 )
 def test_impossible_settings(name, value):
     with pytest.raises(SpecgenError, match=name):
@@ -326,10 +355,10 @@ def test_average_copies_counters_and_keeps_tied_weights(tmp_path):
             return self.norm(self.b(self.a(x))).mean(1, keepdim=True)
 
     model = Tied()
-    train(model, DATA, plain_loss, CONFIG, folder=tmp_path, progress=False)
+    train(model, DATA, plain_loss, CONFIG, out=tmp_path, progress=False)
     assert model.table.tolist() == [7, 3] and model.norm.num_batches_tracked == 40
     again = Tied()
-    train(again, DATA, plain_loss, CONFIG, folder=tmp_path, progress=False)
+    train(again, DATA, plain_loss, CONFIG, out=tmp_path, progress=False)
     assert again.a.weight.equal(model.a.weight) and again.b.weight is again.a.weight
 
 
@@ -348,14 +377,13 @@ def test_schedule():
     assert learning_rate(99, replace(config, schedule="constant")) == 1.0
 
 
-def test_dataset_with_batched_indexing_and_bf16(undisturbed):
+def test_dataset_and_bf16(undisturbed):
     class Pairs(torch.utils.data.Dataset):
         def __len__(self):
             return 100
 
-        def __getitem__(self, indices):
-            assert isinstance(indices, list)
-            return DATA[0][indices], DATA[1][indices]
+        def __getitem__(self, i):
+            return DATA[0][i], DATA[1][i]
 
     model = make_model()
     train(model, Pairs(), loss_fn, CONFIG, progress=False)
@@ -375,7 +403,7 @@ def test_frozen_weights_and_other_methods_than_forward():
 
     model = Coder()
     before = deepcopy(model.state_dict())
-    train(model, DATA[:1], lambda m, b, g: F.mse_loss(m.decode(m.encode(b[0])), b[0]), replace(CONFIG, clip=None, ema=None), progress=False)
+    train(model, DATA[:1], lambda m, b, g: F.mse_loss(m.decode(m.encode(b[0])), b[0]), replace(CONFIG, grad_clip=None, ema=None), progress=False)
     assert model.encode.weight.equal(before["encode.weight"]) and not model.decode.weight.equal(before["decode.weight"])
     assert not model.encode.weight.requires_grad and all(p.grad is None for p in model.parameters())
 
@@ -390,3 +418,504 @@ def test_history_table(tmp_path):
 def test_progress_is_plain_text(capsys):
     train(make_model(), DATA, loss_fn, CONFIG, title="tiny")
     assert "tiny: 100%" in capsys.readouterr().err
+
+
+# --- what may be trained on
+
+
+def test_every_form_of_the_same_data_gives_the_same_weights(undisturbed):
+    def named(model, batch, generator):
+        assert batch.keys() == {"x", "y"}
+        return loss_fn(model, (batch["x"], batch["y"]), generator)
+
+    forms = [(DATA, loss_fn), (list(DATA), loss_fn), (TensorDataset(*DATA), loss_fn), (StackDataset(*DATA), loss_fn), (dict(x=DATA[0], y=DATA[1]), named),
+             (StackDataset(x=DATA[0], y=DATA[1]), named)]
+    for data, loss in forms:
+        model = make_model()
+        train(model, data, loss, CONFIG, progress=False)
+        assert_same((model, 0), (undisturbed[0], 0))
+
+
+def test_a_tensor_alone_is_one_column():
+    shapes = []
+
+    def loss(model, batch, generator):
+        shapes.append([tuple(t.shape) for t in batch])
+        return model(batch[0]).square().mean()
+
+    for data in (DATA[0], (DATA[0],), DataLoader(DATA[0], batch_size=33)):
+        train(make_model(), data, loss, replace(CONFIG, steps=1), progress=False)
+    assert shapes == [[(33, 4)]] * 3
+
+
+def test_spectrogram_datasets_are_pairs_and_their_own_augmentation_is_kept():
+    dataset, seen = two_classes(LogSTFT(sample_rate=8000, n_fft=16, hop_length=16), 9, 4, 20, 4), []
+
+    def loss(model, batch, generator):
+        seen.append([tuple(t.shape) for t in batch])
+        return model(batch[0].flatten(1)[:, :4]).square().mean()
+
+    class Louder(TensorDataset):
+        def __getitem__(self, i):
+            seen.append("asked one by one")
+            return super().__getitem__(i)
+
+    train(make_model(), dataset.train, loss, replace(CONFIG, steps=1, batch_size=7), progress=False)
+    assert seen == [[(7, 9, 4), (7,)]]
+
+
+LOADERS = {
+    "plain": lambda: DataLoader(TensorDataset(*DATA), batch_size=30),
+    "shuffled": lambda: DataLoader(TensorDataset(*DATA), batch_size=30, shuffle=True),
+    "its own generator": lambda: DataLoader(TensorDataset(*DATA), batch_size=40, shuffle=True, drop_last=True, generator=torch.Generator()),
+    "dicts": lambda: DataLoader(StackDataset(x=DATA[0], y=DATA[1]), batch_size=64, shuffle=True),
+    "iterable": lambda: DataLoader([(DATA[0][i], DATA[1][i]) for i in range(100)], batch_size=50, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_loader_is_continued_bit_for_bit(tmp_path, kind):
+    def loss(model, batch, generator):
+        return loss_fn(model, tuple(batch.values()) if isinstance(batch, dict) else batch, generator)
+
+    def killed(model, batch, generator):
+        calls.append(1)
+        if len(calls) == 25:
+            raise MemoryError
+        return loss(model, batch, generator)
+
+    calls, whole, parts = [], make_model(), make_model()
+    train(whole, LOADERS[kind](), loss, CONFIG, progress=False)
+    with pytest.raises(MemoryError):
+        train(parts, LOADERS[kind](), killed, CONFIG, out=tmp_path, progress=False)
+    train(parts, LOADERS[kind](), loss, CONFIG, out=tmp_path, progress=False)
+    assert_same((parts, 0), (whole, 0))
+
+
+def test_batches_lie_on_the_device_where_they_fit(monkeypatch):
+    "Pretend cards: what is moved and what is pinned, without one."
+    batches = Batches(DATA, 10, 0, torch.device("meta"))
+    batches.settle()
+    assert all(t.device.type == "meta" for t in batches.columns) and batches.share(0)[0][0].device.type == "meta"
+    moved, size = [], sum(t.nbytes for t in DATA)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: moved.append("pinned") or t)
+    monkeypatch.setattr(torch.Tensor, "to", lambda t, device: moved.append(device.type) or t)
+    for free, expected in ((2 * size, ["cuda", "cuda"]), (2 * size - 1, ["pinned", "pinned"])):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        for data in (DATA, dict(x=DATA[0], y=DATA[1])):
+            batches = Batches(data, 10, 0, torch.device("cuda"))
+            batches.settle()
+            assert moved == expected
+            moved.clear()
+
+
+def test_one_step_on_a_device_that_refuses_the_cpu():
+    "The meta device mixes with nothing: all that a step needs must have been moved."
+    run = Run(make_model(), DATA, lambda m, b, g: F.mse_loss(m(b[0]), b[1]), replace(CONFIG, precision="fp32"), None, device="meta", lr_scales={"0": 0.1})
+    run.data.settle()
+    run.update()
+    assert run.step == 1 and all(p.device.type == "meta" for p in run.average.module.parameters())
+    with pytest.raises(SpecgenError, match="device 'cuda:7'"):
+        train(make_model(), DATA, loss_fn, CONFIG, device="cuda:7")
+
+
+# --- the same names, other contents
+
+
+def test_new_contents_under_old_names_are_refused(tmp_path, undisturbed):
+    changed = DATA[0].clone()
+    changed[50, 2] += 1e-6
+    for data in ((changed, DATA[1]), (DATA[0].double(), DATA[1])):
+        with pytest.raises(SpecgenError, match="other training examples"):
+            train(make_model(), data, loss_fn, CONFIG, out=undisturbed[2], progress=False)
+
+    train(make_model(), StackDataset(*DATA), loss_fn, CONFIG, out=tmp_path, progress=False)
+    for data in (DATA, DataLoader(StackDataset(*DATA), batch_size=33)):
+        with pytest.raises(SpecgenError, match="other training examples"):
+            train(make_model(), data, loss_fn, CONFIG, out=tmp_path, progress=False)
+
+
+def test_a_datasets_own_digest_tells_its_contents(tmp_path):
+    class Known(Strange):
+        digest = lambda self: str(self.example[0][0].item())  # noqa: E731
+
+    config, loss = replace(CONFIG, steps=2), lambda m, b, g: m(b[0]).square().mean()
+    train(make_plain(), Known([torch.ones(4)]), loss, config, out=tmp_path, progress=False)
+    train(make_plain(), Known([torch.ones(4)]), loss, config, out=tmp_path, progress=False)
+    with pytest.raises(SpecgenError, match="other training examples"):
+        train(make_plain(), Known([torch.zeros(4)]), loss, config, out=tmp_path, progress=False)
+
+
+# --- the history
+
+
+def test_parts_are_averaged_by_name():
+    def loss(model, batch, generator):
+        value = loss_fn(model, batch, generator)[0]
+        calls.append(1)
+        parts = {"one": 1.0, "two": torch.tensor(2.0)} if len(calls) % 2 else {"two": 2.0, "one": 1.0}
+        return value, parts | ({"rare": 5.0} if len(calls) == 3 else {})
+
+    calls = []
+    _, rows = run(loss=loss)
+    assert all(row["one"] == 1.0 and row["two"] == 2.0 for row in rows) and [row.get("rare") for row in rows] == [5.0] + [None] * 9
+
+
+def test_a_meter_weighs_and_names_what_is_not_finite():
+    meter = Meter(half=True)
+    for k in range(3):
+        meter.add({"loss": float(k), "gradient": float("inf") if k == 1 else 1.0})
+    meter.settle(3)
+    assert meter.means() == {"loss": 1.0, "gradient": 1.0} and meter.means() == {}
+
+
+def test_a_save_does_not_grow_with_the_history(tmp_path):
+    row = {"step": 1, "loss": 0.123456789, "gradient": 1.0, "lr": 1e-3, "rate": 5.0}
+    sizes = []
+    for n in (10, 400_000):
+        run = Run(make_model(), DATA, loss_fn, replace(CONFIG, steps=500_000), tmp_path / str(n))
+        run.update()
+        run.meter.settle(1)
+        run.history.rows = [row] * n
+        tick = time.perf_counter()
+        run.save()
+        sizes.append((tmp_path / str(n) / "checkpoint.safetensors").stat().st_size)
+        assert time.perf_counter() - tick < 1
+    assert abs(sizes[0] - sizes[1]) < 64
+
+
+def test_a_long_history_is_continued(tmp_path):
+    config, model = replace(CONFIG, steps=12, log_every=2), make_model()
+    with pytest.raises(MemoryError):
+        run(tmp_path, at_call(9, lambda: exec("raise MemoryError")), config, model)
+    with open(tmp_path / "history.csv") as file:
+        header, *rows = file.read().splitlines()
+    assert len(rows) == 4
+    path = tmp_path / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        record = json.loads(file.metadata()["record"])
+    assert record["rows"] == 3 and len(json.dumps(record)) < 1500
+    (tmp_path / "history.csv").write_text("\n".join([header, *rows[:3] * 50_000, *rows[3:]]) + "\n")
+    save_file(load_file(path), path, {"record": json.dumps({**record, "rows": 150_000})})
+    tick = time.perf_counter()
+    history = train(model, DATA, loss_fn, config, out=tmp_path, progress=False)
+    assert len(history.rows) == 150_003 and time.perf_counter() - tick < 20
+    with open(tmp_path / "history.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)][-4:] == ["6", "8", "10", "12"]
+
+
+def test_a_history_with_missing_rows_is_refused(tmp_path):
+    with pytest.raises(MemoryError):
+        run(tmp_path, at_call(20, lambda: exec("raise MemoryError")))
+    (tmp_path / "history.csv").unlink()
+    with pytest.raises(SpecgenError, match="has 0 rows where 3 were written"):
+        run(tmp_path)
+
+
+def test_checkpoints_by_time(tmp_path, undisturbed):
+    config = replace(CONFIG, checkpoint_every=1000, checkpoint_minutes=0.0)
+    with pytest.raises(MemoryError):
+        run(tmp_path, at_call(15, lambda: exec("raise MemoryError")), config)
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["record"])["step"] == 12
+    assert_same(run(tmp_path, config=config), undisturbed[:2])
+
+
+def test_the_figure_of_a_long_history_keeps_every_validation(tmp_path, monkeypatch):
+    import specgen.plot as plot
+
+    seen = []
+    monkeypatch.setattr(plot, "plot_history", lambda rows: seen.append(rows))
+    monkeypatch.setattr(plot, "figure_png", lambda figure: b"")
+    History([{"step": i, "loss": 1.0} | ({"val_loss": 1.0} if i % 9999 == 0 else {}) for i in range(1, 100_000)]).to_png(tmp_path / "h.png")
+    assert len(seen[0]) <= 1010 and sum("val_loss" in row for row in seen[0]) == 10
+
+
+# --- randomness
+
+
+def test_two_threads_train_as_if_alone(undisturbed):
+    def work(k):
+        results[k] = run(config=replace(CONFIG, seed=k), model=models[k])
+
+    models, results = [make_model() for _ in range(2)], {}
+    alone = [run(config=replace(CONFIG, seed=k)) for k in range(2)]
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k in range(2):
+        assert_same(results[k], alone[k])
+    assert_same(alone[0], undisturbed[:2])
+
+
+def test_seeding_touches_no_gpu(monkeypatch, undisturbed):
+    def forbidden(*_, **__):
+        raise AssertionError("a GPU's state was touched")
+
+    model = make_model()
+    for name in ("manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "get_rng_state", "get_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, forbidden)
+    assert_same(run(model=model, validate=lambda model: {"drawn": torch.rand(1)})[0:1] + (0,), (undisturbed[0], 0))
+
+
+def test_validation_draws_the_same_and_disturbs_nothing(undisturbed):
+    def drawn(model):
+        assert not model.training and not torch.is_grad_enabled()
+        return {"drawn": torch.rand(1)}
+
+    config = replace(CONFIG, validate_every=7)
+    one, two = (run(config=config, validate=drawn) for _ in range(2))
+    assert_same(one, two)
+    assert_same((one[0], 0), (undisturbed[0], 0))
+    assert len({row["val_drawn"] for row in one[1] if "val_drawn" in row}) == 6
+
+
+# --- precision
+
+
+def test_fp16_scales_its_loss_and_is_continued_bit_for_bit(tmp_path):
+    config = replace(CONFIG, precision="fp16")
+    whole = run(config=config)
+    assert all(p.dtype == torch.float32 for p in whole[0].parameters())
+    with pytest.raises(MemoryError):
+        run(tmp_path, at_call(30, lambda: exec("raise MemoryError")), config)
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["record"])["scaler"]["scale"] > 1
+    assert_same(run(tmp_path, config=config), whole)
+    assert whole[1][-1]["loss"] == pytest.approx(run()[1][-1]["loss"], rel=0.05)
+
+
+def test_fp16_passes_over_steps_that_overflow():
+    def loss(model, batch, generator):
+        return (model(batch[0]).float() * 1e4).square().mean()  # times the first scale, 65536, its gradient is infinite in float16
+
+    model = make_plain()
+    before = deepcopy(model)
+    r = Run(model, DATA, loss, replace(CONFIG, precision="fp16", ema=None), None)
+    r.update()
+    assert all(a.equal(b) for a, b in zip(model.parameters(), before.parameters(), strict=True)) and r.scaler.get_scale() == 32768.0
+    for _ in range(30):
+        r.update()
+    r.meter.settle(31)
+    assert not model[0].weight.equal(before[0].weight) and r.meter.means().keys() == {"loss", "gradient"}
+
+
+def test_fp16_that_never_has_a_gradient_is_an_error():
+    r = Run(make_plain(), DATA, plain_loss, replace(CONFIG, precision="fp16"), None)
+    r.scaler = torch.amp.GradScaler("cpu", init_scale=1e-7)
+    for _ in range(4):
+        r.update()
+    with pytest.raises(SpecgenError, match="fp16 has no finite gradient at step 4"):
+        r.end_row(None)
+
+
+def test_the_launchers_and_an_accelerators_precision_are_respected(monkeypatch):
+    def loss(model, batch, generator):
+        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return plain_loss(model, batch, generator)
+
+    seen, accelerator = [], type("Accelerator", (), {"mixed_precision": "fp16"})()
+    config = replace(CONFIG, steps=1, precision="auto")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    train(make_plain(), DATA, loss, config, progress=False)
+    train(make_plain(), DATA, loss, config, progress=False, accelerator=accelerator)
+    train(make_plain(), DATA, loss, replace(config, precision="fp32"), progress=False, accelerator=accelerator)
+    assert seen == [torch.bfloat16, torch.float16, None]
+
+
+def test_train_needs_no_accelerator_and_takes_the_callers():
+    code = """
+import torch, test_training as t
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.nn import functional as F
+a, _ = t.run(config=t.replace(t.CONFIG, precision="auto"))
+assert AcceleratorState._shared_state == {}, "a second Accelerator could not have chosen its own settings"
+accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+b, _ = t.run(config=t.replace(t.CONFIG, precision="fp32"), accelerator=accelerator)
+c, _ = t.run(config=t.replace(t.CONFIG, precision="auto"), accelerator=accelerator)
+d, _ = t.run(config=t.replace(t.CONFIG, precision="bf16"))
+assert all(x.equal(y) for x, y in zip(c.parameters(), d.parameters())) and not all(x.equal(y) for x, y in zip(b.parameters(), d.parameters()))
+print("fine")
+"""
+    output, _ = start(code).communicate(timeout=100)
+    assert output.strip().endswith("fine"), output
+
+
+# --- layers at their own pace
+
+
+@pytest.mark.parametrize("grad_clip", [None, 0.3])
+def test_lr_scales_equal_weights_stored_divided(grad_clip):
+    "Weights w = f u under a factor f move as u does under plain settings, to rounding in double precision."
+    class Stored(nn.Module):
+        def __init__(self, layer, factor):
+            super().__init__()
+            self.u, self.b, self.factor = nn.Parameter(layer.weight.detach() / factor), nn.Parameter(layer.bias.detach() / factor), factor
+
+        def forward(self, x):
+            return F.linear(x, self.factor * self.u, self.factor * self.b)
+
+    def loss(model, batch, generator):
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    data = tuple(t.double() for t in DATA)
+    config = replace(CONFIG, weight_decay=0.3, grad_clip=grad_clip, ema=None, lr=0.03)
+    plain = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    divided = deepcopy(plain)
+    divided[0], divided[2] = Stored(plain[0], 0.01), Stored(plain[2], 4.0)
+    first = plain[0].weight.clone()
+    one = train(plain, data, loss, config, progress=False, lr_scales={"0": 0.01, "2.": 4.0})
+    two = train(divided, data, loss, config, progress=False)
+    for k, f in ((0, 0.01), (2, 4.0)):
+        torch.testing.assert_close(plain[k].weight, f * divided[k].u, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(plain[k].bias, f * divided[k].b, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(plain[4].weight, divided[4].weight, rtol=1e-6, atol=1e-9)
+    assert (plain[0].weight - first).abs().max() > 1e-4
+    assert one["loss"][1] == pytest.approx(two["loss"][1], rel=1e-6) and one["gradient"][1] == pytest.approx(two["gradient"][1], rel=1e-6)
+
+
+def test_lr_scales_take_whole_words_and_the_longest():
+    model = nn.ModuleDict({"enc": nn.ModuleDict({"input": nn.Linear(1, 1), "out": nn.Linear(1, 1)}), "encoder": nn.Linear(1, 1)})
+    groups = training.parameter_groups(model, CONFIG, {"enc": 0.5, "enc.input": 0.1, "encoder.bias": 2.0})
+    factors = {id(p): g["factor"] for g in groups for p in g["params"]}
+    found = {name: factors[id(p)] for name, p in model.named_parameters()}
+    assert found == {"enc.input.weight": 0.1, "enc.input.bias": 0.1, "enc.out.weight": 0.5, "enc.out.bias": 0.5, "encoder.weight": 1.0, "encoder.bias": 2.0}
+    model["encoder"].requires_grad_(False)
+    for scales in ({"decoder": 0.1}, {"en": 0.1}, {"enc": 0.0}, {"enc": -1}, {"encoder": 0.1}):
+        with pytest.raises(SpecgenError, match="lr_scales"):
+            training.parameter_groups(model, CONFIG, scales)
+
+
+def test_lr_scales_belong_to_the_run_and_are_continued(tmp_path):
+    whole = run(lr_scales={"0": 0.1, "4.weight": 3.0})
+    with pytest.raises(MemoryError):
+        run(tmp_path, at_call(30, lambda: exec("raise MemoryError")), lr_scales={"0": 0.1, "4.weight": 3.0})
+    for other in (None, {"0": 0.2, "4.weight": 3.0}):
+        with pytest.raises(SpecgenError, match="lr_scales"):
+            run(tmp_path, lr_scales=other)
+    assert_same(run(tmp_path, lr_scales={"0": 0.1, "4.weight": 3.0}), whole)
+
+
+def test_moments_lie_in_memory_as_the_weights_do(tmp_path):
+    "The fused kernels go through weights and moments at once; channels_last is another order in memory."
+    def images():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)).to(memory_format=torch.channels_last)
+
+    def loss(model, batch, generator):
+        return (model(batch[0]) - batch[0]).square().mean()
+
+    data, results = (noise(40, 3, 6, 6),), []
+    for folder in (tmp_path / "whole", tmp_path / "parts"):
+        model, calls = images(), []
+        for _ in range(2 if folder.name == "parts" else 1):
+            def killed(model, batch, generator, calls=calls, limit=20 if folder.name == "parts" else 0):
+                calls.append(1)
+                if len(calls) == limit:
+                    raise MemoryError
+                return loss(model, batch, generator)
+
+            try:
+                train(model, data, killed, CONFIG, out=folder, progress=False)
+            except MemoryError:
+                model = images()
+        results.append(model)
+    assert all(a.equal(b) for a, b in zip(results[0].parameters(), results[1].parameters(), strict=True))
+
+
+# --- two opponents
+
+
+def test_opponents_move_as_with_an_optimizer_each():
+    "Generator and discriminator of one number each against two AdamW's by hand."
+    def number(value):
+        layer = nn.Linear(1, 1, bias=False)
+        layer.weight.data.fill_(value)
+        return layer
+
+    config = TrainConfig(steps=30, batch_size=10, lr=0.01, weight_decay=0.1, grad_clip=None, schedule="constant", precision="fp32")
+    generator, discriminator, data = number(1.0), number(0.5), (torch.ones(10, 1),)
+
+    def d_loss(d, real, made, batch):
+        return d(made).mean() - d(real).mean() + d.weight.square().sum(), {"real": d(real).mean()}
+
+    history = train_adversarial(
+        generator, discriminator, data, lambda g, batch, rng: (batch[0], g(batch[0])), lambda d, real, made, batch: -d(made).mean(), d_loss, config,
+        progress=False, lr_scales={"discriminator": 0.5},
+    )
+    g, d = (torch.tensor(v, requires_grad=True) for v in (1.0, 0.5))
+    optimizers = [torch.optim.AdamW([t], lr=lr, betas=config.betas, weight_decay=0.1 / f, eps=1e-8 / f) for t, lr, f in ((g, 0.01, 1.0), (d, 0.005, 0.5))]
+    for _ in range(30):
+        gradients = -d.detach(), g.detach() - 1 + 2 * d.detach()
+        for optimizer, t, gradient in zip(optimizers, (g, d), gradients, strict=True):
+            t.grad = gradient
+            optimizer.step()
+    assert generator.weight.item() == pytest.approx(g.item(), rel=1e-5) and discriminator.weight.item() == pytest.approx(d.item(), rel=1e-5)
+    assert history.rows[0].keys() >= {"generator", "discriminator", "real"}
+    with pytest.raises(SpecgenError, match="grad_clip"):
+        train_adversarial(generator, discriminator, data, None, None, None, replace(config, grad_clip=1.0))
+
+
+# --- errors in one of two processes
+
+
+TOGETHER = """
+import sys, time, torch, test_training as t
+from pathlib import Path
+from specgen import training
+from specgen.core import SpecgenError, main_process, process_state
+torch.set_num_threads(1)
+out, rank = Path(sys.argv[0]).parent, process_state().process_index
+def attempt(name, action):
+    try: action()
+    except BaseException as error: print(f"<{name} {rank} {type(error).__name__}: {error}>", flush=True)
+attempt("validate", lambda: t.run(out / "a", t.plain_loss, t.CONFIG, t.make_plain(), validate=lambda m: 1 / 0))
+real = training.save_file
+def full(*_): raise OSError("disk full")
+training.save_file = full
+attempt("save", lambda: t.run(out / "b", t.plain_loss, t.CONFIG, t.make_plain()))
+training.save_file = real
+attempt("small", lambda: t.run(None, t.plain_loss, t.replace(t.CONFIG, batch_size=1), t.make_plain()))
+loader = t.DataLoader(t.TensorDataset(*t.DATA), batch_size=33)
+attempt("loader", lambda: t.train(t.make_plain(), loader, t.plain_loss, t.replace(t.CONFIG, ema=None), progress=False))
+def parts(model, batch, generator):
+    loss = t.plain_loss(model, batch, generator)
+    return loss, {"a": 1.0, "b": 2.0} if rank else {"b": 2.0, "a": 1.0, "mine": 7.0}
+model, rows = t.run(out / "c", parts, t.CONFIG, t.make_plain())
+print(f"<parts {rank} {rows[-1]['a']} {rows[-1]['b']} {rows[-1]['mine']}>", flush=True)
+attempt("device", lambda: t.run(None, t.plain_loss, t.CONFIG, t.make_plain(), device="meta"))
+attempt("nan", lambda: t.run(None, lambda m, b, g: t.plain_loss(m, b, g) * (torch.nan if rank else 1), t.CONFIG, t.make_plain()))
+"""
+
+
+def test_an_error_in_one_process_ends_the_others(tmp_path):
+    (tmp_path / "script.py").write_text(TOGETHER)
+    process = start(str(tmp_path / "script.py"), "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    for line in (
+        "<validate 0 ZeroDivisionError: division by zero>",
+        "<validate 1 SpecgenError: the main process stopped: ZeroDivisionError: division by zero>",
+        "<save 0 OSError: disk full>",
+        "<save 1 SpecgenError: the main process stopped: OSError: disk full>",
+        *(f"<small {k} SpecgenError: a batch of 1 examples for 2 processes: give each at least one, or start fewer processes>" for k in (0, 1)),
+        *(f"<loader {k} SpecgenError: a batch of 1 examples for 2 processes: give each at least one, or start fewer processes>" for k in (0, 1)),
+        *(f"<parts {k} 1.0 2.0 7.0>" for k in (0, 1)),
+        *(f"<device {k} SpecgenError: device 'meta': the processes were started on 'cpu'; leave the device to them>" for k in (0, 1)),
+        *(f"<nan {k} SpecgenError: loss is nan at step 1: lower the learning rate, or look for bad examples>" for k in (0, 1)),
+    ):
+        assert line in output, (line, output)
+
+
+def test_an_error_in_the_loss_of_one_process_ends_the_launch(tmp_path):
+    code = "import test_training as t\nfrom specgen.core import process_state\nrank = process_state().process_index\n"
+    code += "t.run(None, t.at_call(5, lambda: 1 / 0) if rank == 0 else t.plain_loss, t.CONFIG, t.make_plain())"
+    (tmp_path / "script.py").write_text(code)
+    tick = time.perf_counter()
+    process = start(str(tmp_path / "script.py"), "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode and "ZeroDivisionError" in output and time.perf_counter() - tick < 90
