@@ -333,6 +333,8 @@ def check_fit(kind: type[Model], recordings: AudioDataset, preset, by: str, test
         raise SpecgenError(f"seed {how['seed']}: give a whole number from 0 on")
     autocast_dtype(how["precision"], how["device"])
     recordings.split(by, test=test)
+    if start := kind.preset(preset, recordings.domain).model.get("start"):
+        kind.from_pretrained(start)
     return kind.preset_name(preset, recordings.domain)
 
 # %% ../nbs/10_models.ipynb #d1000013
