@@ -54,7 +54,7 @@ def trim_and_crop(
     if longest is None or len(sound) <= longest:
         return sound
     n = round(FADE * sample_rate)
-    return torch.cat([sound[: longest - n], sound[longest - n : longest] * torch.linspace(1, 0, n)])
+    return torch.cat([sound[: longest - n], sound[longest - n : longest] * torch.linspace(1, 0, n, device=sound.device)])
 
 # %% ../nbs/08_spectrogram_dataset.ipynb #c8b9c70e
 def standardize(
