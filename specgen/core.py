@@ -357,7 +357,7 @@ def code_digest(*objects) -> str:
                 code = "" if inspect.isclass(thing) or thing.__code__.co_filename == "<string>" else bare_code(thing)
                 found.add(f"{thing.__module__}.{thing.__qualname__}: {code}")
                 waiting += parts_of(thing)
-        elif isinstance(thing, (bool, int, float, str, tuple)):
+        elif isinstance(thing, (bool, int, float, str, tuple) + (dict,) * name.isupper()) and "__" not in name and " at 0x" not in repr(thing):
             found.add(f"{name} = {thing!r}")
     return fingerprint(sorted(found))
 

@@ -387,12 +387,19 @@ def digests(tmp_path, monkeypatch, **change):
     sys.modules.pop("mine", None)
     linecache.clearcache()
     importlib.invalidate_caches()
-    return code_digest(importlib.import_module("mine").Thing)
+    found = importlib.import_module("mine")
+    before = code_digest(found.Thing)
+    found.Thing().step()
+    assert code_digest(found.Thing) == before
+    return before
 
 
 CODE = '''
 import math
 SIZE = {size}
+TABLE = {{"one": {table}}}
+FUNCTIONS = (math.sqrt, len, lambda: 1)
+_cache = {{}}
 
 def helper(x{hint}):
     {doc}
@@ -403,7 +410,8 @@ def helper(x{hint}):
 class Base:
     rate = {rate}
     def step(self):
-        return self.rate {sign2} SIZE
+        _cache[len(_cache)] = FUNCTIONS
+        return self.rate {sign2} SIZE * TABLE["one"]
 
 class Thing(Base):
     @classmethod
@@ -413,7 +421,7 @@ class Thing(Base):
     def size(self):
         return [k {sign3} 2 for k in range(3)]
 '''
-SAME = dict(size=3, hint="", doc='"old"', word="bad", sign="+", sign2="*", sign3="+", rate=0.5)
+SAME = dict(size=3, table=1, hint="", doc='"old"', word="bad", sign="+", sign2="*", sign3="+", rate=0.5)
 
 
 @pytest.mark.parametrize("change", [dict(hint=": int"), dict(doc='"new"'), dict(doc=""), dict(word="worse")])
@@ -421,7 +429,7 @@ def test_words_and_hints_change_no_digest(tmp_path, monkeypatch, change):
     assert digests(tmp_path, monkeypatch, **change) == digests(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("change", [dict(size=4), dict(sign="-"), dict(sign2="+"), dict(sign3="*"), dict(rate=0.6)])
+@pytest.mark.parametrize("change", [dict(size=4), dict(table=2), dict(sign="-"), dict(sign2="+"), dict(sign3="*"), dict(rate=0.6)])
 def test_code_called_and_constants_change_the_digest(tmp_path, monkeypatch, change):
     assert digests(tmp_path, monkeypatch, **change) != digests(tmp_path, monkeypatch)
 
