@@ -109,7 +109,7 @@ def out_of_fold(
     "Loss and prediction of every clip by a classifier that was trained without it. Raises `SpecgenError` for fewer than two folds."
     if folds < 2:
         raise SpecgenError(f"{folds} folds: a clip must be scored by a model that never saw it; give at least 2")
-    labels, n_classes = dataset.labels, len(dataset.classes)
+    labels, n_classes, where, dataset = dataset.labels.cpu(), len(dataset.classes), dataset.device, dataset.to("cpu")
     counts = torch.bincount(labels, minlength=n_classes)
     scorable = (counts[labels] > 1) & bool((counts > 0).sum() > 1)
     fold = stratified_folds(labels, folds, seed)
@@ -120,7 +120,7 @@ def out_of_fold(
             model = Classifier.fit(replace(dataset, is_test=fold == k), preset=preset, seed=seed, out=out and Path(out) / f"fold_{k}", progress=progress)
             probabilities = model.predict_proba(dataset.spectrograms[own])
             losses[own], predictions[own] = label_loss(probabilities, labels[own]), probabilities.argmax(1)
-    return losses, predictions
+    return losses.to(where), predictions.to(where)
 
 # %% ../nbs/14_filtering.ipynb #701ed309
 COLUMNS = ("path", "label", "speaker", "split", "kept", "why", "seconds", "stretch", "loss", "prediction")
