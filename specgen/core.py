@@ -329,6 +329,12 @@ def is_ours(thing) -> bool:
     return module.partition(".")[0] not in sys.stdlib_module_names and not re.search("(site|dist)-packages", file)
 
 
+def is_constant(name: str, thing) -> bool:
+    "Whether a value may decide a result; caches, which are empty or have other keys than words, do not."
+    known = isinstance(thing, (bool, int, float, str, tuple)) or name.isupper() and isinstance(thing, dict) and thing and all(isinstance(k, str) for k in thing)
+    return bool(known) and "__" not in name and " at 0x" not in repr(thing)
+
+
 def names_in(code) -> set[str]:
     "The names that a function's code, and the functions inside it, look up."
     return set(code.co_names).union(*(names_in(c) for c in code.co_consts if inspect.iscode(c)))
@@ -357,7 +363,7 @@ def code_digest(*objects) -> str:
                 code = "" if inspect.isclass(thing) or thing.__code__.co_filename == "<string>" else bare_code(thing)
                 found.add(f"{thing.__module__}.{thing.__qualname__}: {code}")
                 waiting += parts_of(thing)
-        elif isinstance(thing, (bool, int, float, str, tuple) + (dict,) * name.isupper()) and "__" not in name and " at 0x" not in repr(thing):
+        elif is_constant(name, thing):
             found.add(f"{name} = {thing!r}")
     return fingerprint(sorted(found))
 
@@ -463,12 +469,6 @@ def differences(held: dict, asked: dict) -> list[str]:
     changed = [key for key in dict.fromkeys([*held, *asked]) if held.get(key) != asked.get(key)]
     return [words.get(key) or f"{key} {str(held.get(key))[:60]}, not {str(asked.get(key))[:60]}" for key in changed]
 
-# %% ../nbs/00_core.ipynb #c0000035
-@patch
-def is_done(self: RunFolder, name: str) -> bool:
-    "Whether a stage's results are complete."
-    return (self.path / name / "done.json").is_file()
-
 # %% ../nbs/00_core.ipynb #c0000041
 @patch
 def stage(
@@ -479,7 +479,7 @@ def stage(
 ) -> Path:  # the folder with the results
     "Do a stage, or find it done."
     self.count, folder = self.count + 1, self.path / name
-    done = on_main(self.is_done, name, tell=True)
+    done = on_main((folder / "done.json").is_file, tell=True)
     self.say(f"[{self.count}/{self.n_stages}] {name}" + (": done before" if done else ""))
     if not done:
         start = time.perf_counter()

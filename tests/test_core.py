@@ -400,6 +400,7 @@ SIZE = {size}
 TABLE = {{"one": {table}}}
 FUNCTIONS = (math.sqrt, len, lambda: 1)
 _cache = {{}}
+CACHE = {{}}
 
 def helper(x{hint}):
     {doc}
@@ -410,7 +411,7 @@ def helper(x{hint}):
 class Base:
     rate = {rate}
     def step(self):
-        _cache[len(_cache)] = FUNCTIONS
+        _cache["x"] = CACHE[1, 2] = FUNCTIONS
         return self.rate {sign2} SIZE * TABLE["one"]
 
 class Thing(Base):
