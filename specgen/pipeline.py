@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from .audio import read_audio
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, read_json, wait_for_everyone, write_json
+from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, read_json, write_json
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
 from .filtering import PEAK, filter_counts, filter_recordings
@@ -284,12 +284,10 @@ def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
     evaluated = run.stage("evaluator", lambda folder: evaluator_stage(dataset, plan, folder))
     generated = run.stage("generator", lambda folder: generator_stage(dataset, plan, folder, run.path))
     run.say("  augmented {spectrograms} -> latents {latents}".format(**read_json(generated / "done.json")))
-    if main_process():
-        evaluator = Evaluator.from_pretrained(evaluated / "model")
-        model = DigitGenerator.from_pretrained(run.path / "model", device=plan.device)
-        run.stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
-        run.stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True)
-    wait_for_everyone()
+    evaluator = Evaluator.from_pretrained(evaluated / "model")
+    model = DigitGenerator.from_pretrained(run.path / "model", device=plan.device)
+    run.stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
+    run.stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True)
     return read_json(run.path / "scores.json")
 
 # %% ../nbs/26_pipeline.ipynb #a2b8fc82
