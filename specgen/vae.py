@@ -193,15 +193,15 @@ def log_likelihood(self: VAE, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 @patch
-def embed(self: VAE, x: torch.Tensor) -> torch.Tensor:
+def embed(self: VAE, spectrograms: torch.Tensor) -> torch.Tensor:
     "The posteriors' means of spectrograms (N, rows, frames), without gradients: (N, latents)."
-    return self.in_batches(lambda x: self.encode(x)[0], x)
+    return self.in_batches(lambda x: self.encode(x)[0], spectrograms)
 
 
 @patch
-def reconstruct(self: VAE, x: torch.Tensor) -> torch.Tensor:
+def reconstruct(self: VAE, spectrograms: torch.Tensor) -> torch.Tensor:
     "Spectrograms (N, rows, frames) decoded from the means of their posteriors, without gradients."
-    return self.in_batches(lambda x: self.decode(self.encode(x)[0]), x)
+    return self.in_batches(lambda x: self.decode(self.encode(x)[0]), spectrograms)
 
 
 @patch
