@@ -341,7 +341,7 @@ def locate_generator(source: str | Path, hub: dict) -> Path:
     pooch.get_logger().setLevel(logging.ERROR)
     try:
         if str(source).startswith(("https://", "http://")):
-            return Path(pooch.retrieve(source, None, path=hub.get("cache_dir") or cache_folder()))
+            return Path(pooch.retrieve(source, None, path=hub["cache_dir"] or cache_folder()))
         if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
             return Path(snapshot_download(source, allow_patterns=["config.json", *PATTERNS], **hub))
     except Exception as error:  # requests, urllib3, httpx, the hub's own: all end the same way
@@ -349,31 +349,41 @@ def locate_generator(source: str | Path, hub: dict) -> Path:
     raise SpecgenError(f"{source}: no such vocoder; give a file, a folder, a URL or a hub id such as 'owner/name'")
 
 # %% ../nbs/20_vocoder.ipynb #e3231bdd
+def published_model(place: Path, settings: dict) -> HiFiGAN:
+    "The vocoder in a published file or folder. Raises `SpecgenError` if it isn't one."
+    state = read_generator(place)
+    config, mels = published_settings(settings) if settings else (recognize(state, place), HiFiGANMel())
+    model = HiFiGAN(mels.to_dict(), **asdict(config))
+    try:
+        model.generator.load_state_dict(state)
+    except RuntimeError:
+        raise SpecgenError(f"{place}: its weights don't fit its config.json; fetch both again") from None
+    return model
+
+# %% ../nbs/20_vocoder.ipynb #9b1d7d4d
 @patch(cls_method=True)
 def from_pretrained(
     cls: HiFiGAN,
     source: str | Path,  # a folder of `save_pretrained`; or a published generator: a file, a folder, a URL, a hub id such as 'owner/name'
     *,
-    device=None,  # to put it on; None = the CPU
-    **hub,  # revision, token, cache_dir, local_files_only, force_download, as of `Model.from_pretrained`
+    revision: str | None = None,  # of the hub, as are the next four: as of `Model.from_pretrained`
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    device: str | torch.device | None = None,  # to put it on; None = the CPU
 ) -> HiFiGAN:  # in eval mode
     """A trained HiFi-GAN: one of ours, or a published generator, whose sizes its `config.json` says, or its shapes; only tensors are read, no code.
 
     Raises `SpecgenError` for what can be neither found, fetched nor read.
     """
-    place = locate_generator(source, hub)
+    hub = dict(revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, force_download=force_download)
+    place, device = locate_generator(source, hub), "cpu" if device is None else default_device(device)
     beside = (place if place.is_dir() else place.parent) / "config.json"
     settings = read_json(beside) if beside.is_file() else {}
     if place.is_dir() and "representation" in settings:
         return super(HiFiGAN, cls).from_pretrained(place, device=device)
-    state = read_generator(place)
-    config, mels = published_settings(settings) if settings else (recognize(state, place), HiFiGANMel())
-    model = cls(mels.to_dict(), **asdict(config))
-    try:
-        model.generator.load_state_dict(state)
-    except RuntimeError:
-        raise SpecgenError(f"{place}: its weights don't fit its config.json; fetch both again") from None
-    return model.to(default_device(device) if device is not None else "cpu").eval()
+    return published_model(place, settings).to(device).eval()
 
 # %% ../nbs/20_vocoder.ipynb #d5e743d3
 SIZES_8K = dict(upsample_initial_channel=64, upsample_rates=(5, 4, 4), upsample_kernel_sizes=(15, 8, 8), **NARROW)

@@ -174,7 +174,7 @@ def test_the_hub_gets_its_own_arguments(monkeypatch, tmp_path):
 
     monkeypatch.setattr(vocoder, "snapshot_download", download)
     HiFiGAN.from_pretrained("owner/name", revision="v2", token="x", cache_dir=tmp_path)
-    assert asked == dict(repo="owner/name", revision="v2", token="x", cache_dir=tmp_path)
+    assert asked == dict(repo="owner/name", revision="v2", token="x", cache_dir=tmp_path, local_files_only=False, force_download=False)
 
 
 def test_a_file_with_code_is_not_run(tmp_path, capsys):
