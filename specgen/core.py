@@ -21,7 +21,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -451,6 +451,9 @@ def end(self: RunFolder, failed: bool):
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             (self.path / "run.json").unlink(missing_ok=True)
+    if not (self.path / "run.json").exists():
+        with suppress(OSError):  # an open file can't go everywhere
+            (self.path / ".lock").unlink()
     self.lock.release()
 
 # %% ../nbs/00_core.ipynb #c0000034
