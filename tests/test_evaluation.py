@@ -8,6 +8,7 @@ import torch
 from fakes import CLASSES, FakeGenerator, banded, banded_dataset, fake_evaluator
 from torch.nn import functional as F
 
+from specgen.classifier import Classifier
 from specgen.core import SpecgenError
 from specgen.evaluation import (Evaluator, am_score, class_diversity, diversity, entropy, floor_rows, frechet_distance, hold_out_clips, inception_score,
                                 kernel_distance, label_accuracy, modified_inception_score, nearest_neighbour_distance)
@@ -364,10 +365,24 @@ def test_it_comes_back_from_its_folder(trained, tmp_path):
     assert json.loads((tmp_path / "evaluator.json").read_text()) == {"accuracy": evaluator.accuracy}
 
 
+def test_it_comes_from_the_hub_too(trained, tmp_path, monkeypatch):
+    trained[0].save_pretrained(tmp_path)
+    asked = []
+
+    def download(repo, name, **hub):
+        asked.append((repo, name, hub))
+        return tmp_path / name
+
+    monkeypatch.setattr("specgen.evaluation.hf_hub_download", download)
+    monkeypatch.setattr(Classifier, "from_pretrained", lambda source, device=None, **hub: trained[0].classifier)
+    assert Evaluator.from_pretrained("somebody/digits", revision="v1").accuracy == trained[0].accuracy
+    assert asked == [("somebody/digits", "evaluator.json", {"revision": "v1"})]
+
+
 def test_an_unmeasured_classifier_is_no_evaluator(trained, tmp_path):
     trained[0].classifier.save_pretrained(tmp_path)
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(SpecgenError, match="no evaluation classifier"):
+    for folder, word in ((tmp_path, "no evaluator.json"), (tmp_path / "missing", "neither a folder")):
+        with pytest.raises(SpecgenError, match=word):
             Evaluator.from_pretrained(folder)
     with pytest.raises(SpecgenError, match="held-out clips"):
         Evaluator.fit(banded_dataset(n_test=0), preset="quick")
