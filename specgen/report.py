@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 # %% ../nbs/25_report.ipynb #858e3497
 from .augmentation import augment_dataset
-from .core import RunFolder, atomic, default_device, read_json
+from .core import RunFolder, atomic, read_json
 from .filtering import filter_balance
 from .flow_matching import integrate
 from .models import Preset, randn
@@ -140,13 +140,13 @@ def balance_table(dataset: SpectrogramDataset) -> dict:
     return dict(head=["", "recordings", "fit the duration", "kept"], rows=rows)
 
 
-def made_with(run: RunFolder, size: Preset) -> list[tuple[str, str]]:
+def made_with(run: RunFolder, size: Preset, device: torch.device) -> list[tuple[str, str]]:
     "Settings, versions and seconds, for the end of the page."
     seconds = {p.parent.name: read_json(p)["seconds"] for p in sorted(run.path.glob("*/done.json"), key=lambda p: p.stat().st_mtime)}
     packages = ", ".join(f"{name} {version(name)}" for name in ("specgen", "torch", "torchaudio", "accelerate", "numpy"))
     settings = {**run.settings, **size.dataset, **size.model, **size.training}
     return [("settings", ", ".join(f"{k} {v}" for k, v in settings.items())), ("versions", f"Python {platform.python_version()}, {packages}"),
-            ("computed on", f"{default_device()}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
+            ("computed on", f"{device}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
 
 # %% ../nbs/25_report.ipynb #177310ca
 def headline(scores: dict) -> list[tuple[str, str]]:
@@ -175,7 +175,7 @@ def write_report(
         listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
         scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["rows"]["generated sounds"]["n"]),
         figures=[dict(caption=c, png=base64.b64encode(figure_png(f)).decode()) for c, f in report_figures(dataset, model, samples, run)],
-        balance=balance_table(dataset), made_with=made_with(run, size),
+        balance=balance_table(dataset), made_with=made_with(run, size, model.device),
     )
     with atomic(run.path / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
