@@ -132,13 +132,10 @@ def generate(
     precision: Precision = "auto",
 ):
     "Speak with a trained run: a wav per word, joined.wav, spectrograms.png."
-    from specgen.pipeline import DigitGenerator
+    from specgen.pipeline import generate_speech
 
-    inside = Path(model, "model")  # of a run
-    with trained(DigitGenerator, inside if inside.is_dir() else model, device, precision) as generator:
-        labels = generator.labels(text)
-        drawn = generator.sample(labels, steps=steps, guidance=guidance, seed=seed)
-    write_drawn(generator, drawn, [generator.classes[k] for k in labels.tolist()], out, joined=True)
+    for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed, device=device, precision=precision):
+        typer.echo(path)
 
 # %% ../nbs/29_cli.ipynb #0312507d
 def write_drawn(model, spectrograms, names: list[str], out: Path, *, vocoder=None, joined: bool = False):

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .audio import trim_silence
 from .classifier import Classifier
-from .core import RunFolder, SpecgenError, choose, code_digest, main_process, wait_for_everyone, write_table
+from .core import RunFolder, SpecgenError, choose, code_digest, on_main, write_table
 from .datasets import AudioDataset
 from .models import Preset
 from .spectrogram import LogSTFT, Representation
@@ -320,8 +320,6 @@ def kept_result(out: Path, make: Callable, recordings: AudioDataset, parts: dict
     with RunFolder(out, asked, recordings=recordings.digest(), code=code_digest(run_filter, adaptive_hop_stft)):
         if not (out / "kept.csv").is_file():
             dataset = make(out)
-            if main_process():
-                dataset.save(out)
-                write_table(out / "kept.csv", dataset.about["rows"], COLUMNS)
-            wait_for_everyone()
+            on_main(dataset.save, out)
+            on_main(write_table, out / "kept.csv", dataset.about["rows"], COLUMNS)
         return SpectrogramDataset.load(out)

@@ -217,7 +217,7 @@ def sample(
     batch_size: int = 250,
 ) -> torch.Tensor:  # (N, 6, 64) standardised latents, on the CPU unless the labels are a tensor elsewhere
     "Draw latents. Raises `SpecgenError` for labels, steps and methods that don't exist."
-    labels = check_labels(torch.arange(labels) % self.n_classes if isinstance(labels, int) else labels, self.n_classes)
+    labels = check_labels(labels, self.n_classes)
     noise = randn((len(labels), *self.shape), sampling_generator(generator, seed), labels.device)
     return self.in_batches(lambda x, y: list(integrate(self.velocity(y, guidance), x, steps, method))[-1][1], noise, labels, size=batch_size)
 

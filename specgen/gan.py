@@ -193,7 +193,7 @@ def sample(
     batch_size: int = 64,
 ) -> torch.Tensor:  # (N, mels, frames)
     "Draw spectrograms. Raises `SpecgenError` for labels that don't exist."
-    labels = check_labels(torch.arange(labels) % self.n_classes if isinstance(labels, int) else labels, self.n_classes)
+    labels = check_labels(labels, self.n_classes)
     noise = truncation * randn((len(labels), self.noise), sampling_generator(generator, seed), labels.device)
     drawn = self.in_batches(self, noise, labels, size=batch_size)
     return F.interpolate(drawn[:, None], self.shape, mode="bilinear")[:, 0] if self.level else drawn
@@ -330,8 +330,8 @@ def opponents(dataset: SpectrogramDataset, size: Preset, seed: int) -> tuple[GAN
 
 def stage_configs(size: Preset, n: int, seed: int, precision: str, save_every: int) -> list[tuple[int, TrainConfig]]:
     "For every size from the smallest on: how often it is halved, and its training."
-    how = dict(size.training)
-    epochs, ratio, shares = how.pop("epochs"), how.pop("d_lr_ratio"), (*how.pop("progressive"), 1.0)
+    how = {name: value for name, value in size.training.items() if name != "d_lr_ratio"}
+    epochs, shares = how.pop("epochs"), (*how.pop("progressive"), 1.0)
     per_epoch, stages = -(-n // how["batch_size"]), []
     for level, share in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
         every = save_every * 4**level * per_epoch  # small spectrograms are quickly drawn

@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from .audio import read_audio
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, read_json, write_json
+from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, write_json
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
 from .filtering import PEAK, filter_counts, filter_recordings
 from .flow_matching import UNet
-from .models import Model, Preset, save_samples
+from .models import Model, Preset, autocast_dtype, save_samples
 from .report import write_report
 from .spectrogram import Representation, rmse_db
 from .spectrogram_dataset import SpectrogramDataset
@@ -204,12 +204,16 @@ def with_floor(dataset: SpectrogramDataset, seed: int) -> SpectrogramDataset:
 def filter_stage(recordings: AudioDataset, plan: Plan, folder: Path) -> dict:
     "Recordings to spectrograms of one size."
     dataset = filter_recordings(recordings, preset=plan.preset, seed=plan.seed, out=folder / "dataset", progress=plan.show)
-    if main_process():
-        recordings.write_skipped(folder / "skipped.csv")
-        rate, test = dataset.representation.sample_rate, dataset.test
-        firsts = {k: test.paths[int((test.labels == k).nonzero()[0, 0])] for k in test.labels.unique().tolist()}
-        save_tensors(folder / "real.safetensors", **{str(k): read_audio(recordings.root / path, rate)[0] for k, path in firsts.items()})
+    on_main(recordings.write_skipped, folder / "skipped.csv")
+    on_main(keep_examples, recordings, dataset, folder / "real.safetensors")
     return filter_counts(dataset)
+
+
+def keep_examples(recordings: AudioDataset, dataset: SpectrogramDataset, path: Path):
+    "One held-out recording of each word, for the report."
+    rate, test = dataset.representation.sample_rate, dataset.test
+    firsts = {k: test.paths[int((test.labels == k).nonzero()[0, 0])] for k in test.labels.unique().tolist()}
+    save_tensors(path, **{str(k): read_audio(recordings.root / file, rate)[0] for k, file in firsts.items()})
 
 
 def save_tensors(path: Path, **tensors: torch.Tensor):
@@ -220,16 +224,14 @@ def save_tensors(path: Path, **tensors: torch.Tensor):
 def evaluator_stage(dataset: SpectrogramDataset, plan: Plan, folder: Path) -> dict:
     "Train the evaluation classifier on the training clips and their augmented copies; its accuracy is measured on held-out clips."
     evaluator = Evaluator.fit(augmented(dataset), seed=plan.seed + 1, out=folder, **plan.how)
-    if main_process():
-        evaluator.save_pretrained(folder / "model")
+    on_main(evaluator.save_pretrained, folder / "model")
     return {"accuracy": evaluator.accuracy}
 
 
 def generator_stage(dataset: SpectrogramDataset, plan: Plan, folder: Path, out: Path) -> dict:
     "Train autoencoder and flow, and save them as one model in out/model."
     model = DigitGenerator.fit(dataset, seed=plan.seed, out=folder, **{**plan.how, "preset": plan.preset})
-    if main_process():
-        model.save_pretrained(out / "model")
+    on_main(model.save_pretrained, out / "model")
     n, shape = 5 * int((~dataset.is_test).sum()), list(dataset.spectrograms.shape[1:])
     return {"parameters": sum(p.numel() for p in model.unet.parameters()), "spectrograms": [n, *shape], "latents": [n, *model.unet.shape]}
 
@@ -309,7 +311,7 @@ def run_pipeline(
     of the trainings. Raises `SpecgenError` for recordings that cannot be used and for a folder that holds another run.
     """
     choose("preset", preset, PIPELINE_PRESETS)
-    plan = Plan(preset, seed, progress and main_process(), device, precision)
+    plan = Plan(preset, seed, progress and main_process(), default_device(device), precision)
     recordings = thinned_recordings(dataset, root, strict, plan)
     settings, code = dict(dataset=str(dataset), preset=preset, seed=seed), code_digest(filter_recordings, DigitGenerator, Evaluator, scored_rows)
     with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=len(STAGES), show=progress) as run:
@@ -346,11 +348,13 @@ def generate_speech(
     guidance: float | None = None,  # likewise
     seed: int = 0,  # the same seed gives the same bytes
     device=None,  # None = the GPU if there is one
+    precision: str = "auto",  # of the networks: auto is float32 but for the U-Net where the hardware computes in bfloat16
 ) -> list[Path]:  # the files written: a wav per word, joined.wav, spectrograms.png
     "Speak. Raises `SpecgenError` for a word that the model was not trained on, before anything is written."
-    inside = Path(model) / "model"
-    generator = DigitGenerator.from_pretrained(inside if inside.is_dir() else model, device=default_device(device))
-    labels = generator.labels(text)
-    specs = generator.sample(labels, steps=steps, guidance=guidance, seed=seed)
+    inside, device = Path(model) / "model", default_device(device)
+    generator = DigitGenerator.from_pretrained(inside if inside.is_dir() else model, device=device)
+    labels, dtype = generator.labels(text), None if precision == "auto" else autocast_dtype(precision, device)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        specs = generator.sample(labels, steps=steps, guidance=guidance, seed=seed).float()
     names, r = [generator.classes[k] for k in labels], generator.representation
     return save_samples(out, names, generator.to_audio(specs), r.sample_rate, spectrograms=specs, representation=r, joined=True)

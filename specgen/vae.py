@@ -223,9 +223,7 @@ def sample(
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
 ) -> torch.Tensor:  # (N, rows, frames)
     "Draw spectrograms from the prior. Raises `SpecgenError` for classes and components that it doesn't have."
-    if isinstance(labels, int):
-        labels = torch.arange(labels) % max(self.n_classes, 1)
-    elif not self.n_classes:
+    if not isinstance(labels, int) and not self.n_classes:
         raise SpecgenError("labels: this model's prior knows no classes; give a number of spectrograms, or train with prior='conditional'")
     if component is not None and not 0 <= component < self.prior.components:
         raise SpecgenError(f"component {component}: the prior has {self.prior.components}, the first is 0")
