@@ -1,12 +1,14 @@
 """A second device without any GPU: its tensors are computed on the CPU, and refuse to meet tensors that really live there, as CUDA's do.
 
-Within `with pretend_device():` whatever is moved to `DEVICE`, or made there, becomes such a tensor; generators and autocast know the device too. It goes by
-the name of torch's device without data, "meta", with the number 0, which torch knows everywhere and which needs no hardware. What it allows is what CUDA allows:
+Within `with pretend_device():` whatever is moved to `DEVICE`, or made there, becomes such a tensor; generators and autocast know the device too. Its name is
+that of torch's device without data, "meta", with the number 0: torch knows it everywhere, and it needs no hardware. It allows what CUDA allows:
 
-- a CPU tensor of no dimension in an elementwise operation (`TensorIterator`'s "cpu scalars"), as a value to fill or to index with, in `torch.where`;
+- a CPU tensor of no dimension beside another operand of an elementwise operation (`TensorIterator`'s "CPU scalars"), in `torch.where`, to fill or to put;
 - CPU indices in `x[index]` and `x[index] = value` (torch: "indices should be either on cpu or on the same device"), but not in `gather`, `index_select`, ...;
 - copies: `.to`, `.copy_`, so also `load_state_dict` and `x[3] = value`;
-- noise only from a generator of the device that the noise is made on (torch: "Expected a 'cuda' device type for generator but found 'cpu'").
+- noise of a generator of the device that the noise is made on (torch: "Expected a 'cuda' device type for generator but found 'cpu'").
+
+Modes of torch belong to a thread: in another one only what is there already can be used. Autocast rounds nothing.
 """
 from contextlib import ExitStack, nullcontext
 from unittest.mock import patch
@@ -16,14 +18,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "meta"  # as a user gives it, without a number
 DEVICE = torch.device(NAME, 0)  # as its tensors say it
 ops = torch.ops.aten
 MOVES = {ops._to_copy.default, ops.copy_.default}
 INDEXING = {ops.index.Tensor, ops.index_put.default, ops.index_put_.default, ops._index_put_impl_.default, ops._unsafe_index.Tensor}
-FILLING = {ops.fill.Tensor, ops.fill_.Tensor, ops.masked_fill.Tensor, ops.masked_fill_.Tensor, ops.index_fill.int_Tensor, ops.index_fill_.int_Tensor}
+FILLING = {ops.where.self, ops.fill.Tensor, ops.fill_.Tensor, ops.masked_fill.Tensor, ops.masked_fill_.Tensor}
 FROM_PYTHON = {torch.tensor, torch.as_tensor, torch.asarray}  # torch answers these for "meta" without asking anybody
 
 
@@ -75,9 +76,20 @@ def is_there(device) -> bool:
     return device is not None and torch.device(device).type == NAME
 
 
+def each(change, x):
+    "The change of every tensor in operands, which may lie in lists."
+    if isinstance(x, torch.Tensor):
+        return change(x)
+    return type(x)(each(change, part) for part in x) if isinstance(x, (list, tuple)) else x
+
+
 def as_index(x):
     "Lists of numbers as tensors on the CPU: torch would make a tensor without values of them."
     return torch.as_tensor(x) if isinstance(x, (list, np.ndarray)) else x
+
+
+def values(x):
+    return x.values_ if isinstance(x, Pretend) else x
 
 
 def written(function, args) -> list:
@@ -89,8 +101,9 @@ def written(function, args) -> list:
 def check_devices(function, args, tensors) -> None:
     "Raises RuntimeError where CUDA would for these operands, some of which are on the pretend device."
     strangers = [x for x in tensors if not isinstance(x, Pretend)]
-    scalars = torch.Tag.pointwise in function.tags or function in INDEXING | FILLING or function.name().startswith("aten::_foreach")
-    indices = tree_leaves(args[1]) if function in INDEXING and isinstance(args[0], Pretend) else []
+    elementwise = torch.Tag.pointwise in function.tags and len(tensors) == 2
+    scalars = elementwise or function in INDEXING | FILLING or function.name().startswith("aten::_foreach")
+    indices = args[1] if function in INDEXING and isinstance(args[0], Pretend) else ()
     for x in strangers:
         if x.device.type == NAME:
             raise RuntimeError(f"{function}: a tensor of the pretend device was made outside of `pretend_device`, or in another thread, and holds no values")
@@ -100,7 +113,8 @@ def check_devices(function, args, tensors) -> None:
 
 def compute(function, args, kwargs):
     "One operation, on the values; its result is where its operands are, or where it was asked for."
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    tensors = []
+    each(tensors.append, (*args, *kwargs.values()))
     there, given = any(isinstance(x, Pretend) for x in tensors), args
     if there and function not in MOVES:
         check_devices(function, args, tensors)
@@ -108,7 +122,7 @@ def compute(function, args, kwargs):
         there, kwargs = is_there(kwargs["device"]), {**kwargs, "device": torch.device("cpu")}
     elif function in MOVES:
         there = isinstance(args[0], Pretend)
-    args, kwargs = tree_map(lambda x: x.values_ if isinstance(x, Pretend) else x, (args, kwargs))
+    args, kwargs = each(values, args), {name: each(values, x) for name, x in kwargs.items()}
     out = function(*args, **kwargs)
     if not there:
         return out
@@ -118,7 +132,7 @@ def compute(function, args, kwargs):
     changed = written(function, given)
     if len(changed) == 1 and isinstance(out, torch.Tensor):
         return changed[0]
-    return tree_map(lambda x: Pretend(x) if isinstance(x, torch.Tensor) else x, out)
+    return each(Pretend, out)
 
 
 class Operations(TorchDispatchMode):
@@ -137,7 +151,8 @@ class Calls(TorchFunctionMode):
             like = next((x for x in args if isinstance(x, torch.Tensor)), None)
             device = kwargs.get("device") or (like.device if like is not None else "cpu")
             if is_there(device) != isinstance(generator, PretendGenerator):
-                raise RuntimeError(f"{function.__name__}: Expected a '{torch.device(device).type}' device type for generator but found '{generator.device.type}'")
+                wanted, found = torch.device(device).type, generator.device.type
+                raise RuntimeError(f"{function.__name__}: Expected a '{wanted}' device type for generator but found '{found}'")
         if function in FROM_PYTHON and is_there(kwargs.get("device")) and not isinstance(args[0], torch.Tensor):
             return function(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
         if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], Pretend):
