@@ -19,8 +19,10 @@ import torch
 
 from common import machine
 
-from specgen.audio import read
-from specgen.reassignment import invert, reassigned_spectrogram
+from specgen.audio import read_audio
+from specgen.exact_inverse import invert
+from specgen.frame_solver import mse_up_to_sign
+from specgen.reassignment import reassigned_spectrogram
 
 NETWORKS = dict(n_fft=80, hop_length=20, window="hamming", center=False)
 
@@ -34,14 +36,14 @@ def features(y, sr, ref_power=1e-6, dtype=np.float64, **settings):
 
 
 def score(y, sr, ref_power=1e-6, dtype=np.float64, **settings):
-    "Mean square error, SNR in dB, seconds, and the result of one inversion."
+    "Mean square error under the better sign, SNR in dB, seconds, and the result of one inversion."
     parts = features(y, sr, ref_power, dtype, **settings)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         x, result = invert(*parts, sr=sr, ref_power=ref_power, **settings)
     seconds, y = time.perf_counter() - start, y[: len(x)]
-    mse = min(np.mean((y - x[: len(y)]) ** 2), np.mean((y + x[: len(y)]) ** 2))
+    mse = mse_up_to_sign(x, y)
     return mse, 10 * np.log10(np.mean(y**2) / max(mse, 1e-300)), seconds, result
 
 
@@ -86,8 +88,8 @@ if __name__ == "__main__":
     torch.set_num_threads(options.threads)
     parts, root, n = options.only.split(","), Path(os.environ["SPECGEN_DATA"]), 2 if options.quick else 10
     print(machine())
-    speech = [read(p, 16000)[0][:64000].double().numpy() for p in sorted((root / "speech").glob("*.wav"))[:n]]
-    digits = [read(p)[0].double().numpy() for p in sorted((root / "fsdd/recordings").glob("*.wav"))[7::300][:n]]
+    speech = [read_audio(p, 16000)[0][:64000].double().numpy() for p in sorted((root / "speech").glob("*.wav"))[:n]]
+    digits = [read_audio(p)[0].double().numpy() for p in sorted((root / "fsdd/recordings").glob("*.wav"))[7::300][:n]]
     invert(*features(speech[0][:8000], 16000, **NETWORKS), sr=16000, **NETWORKS)  # compiles
     if "exact" in parts:
         print("1. MSE <= 1e-20, first 4 s of each sentence, n_fft 80, hop 20, Hamming, float64")

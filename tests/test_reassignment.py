@@ -1,14 +1,15 @@
-"Edge cases of the exact inverse: odd sizes, masks, silence, bad features, bad files."
-
-import warnings
+"The reassigned spectrogram and the networks: librosa's own numbers, batches, devices of clips, odd input, the source's layers."
 
 import librosa
 import numpy as np
 import pytest
 import torch
 
-from specgen.audio import SpecgenError, write
-from specgen.reassignment import invert, invert_file, reassign_file, reassigned_spectrogram
+from specgen.core import SpecgenError
+from specgen.reassignment import (
+    DeeperUnrolledNet, FrameNet, Framing, StackedNet, UnrolledNet,
+    frame_norms, offsets, outer_product_loss, reassigned_spectrogram, stack_features, unroll_features,
+)
 
 SETTINGS = dict(sr=16000, n_fft=80, hop_length=20, window="hamming")
 
@@ -18,68 +19,109 @@ def sound(n=3000, seed=0):
     return 0.2 * np.sin(2 * np.pi * (300 * t + 2000 * t * t)) + 0.05 * rng.standard_normal(n)
 
 
-def error(x, y):
-    x, y = np.asarray(x), y[: len(x)]
-    return min(np.mean((x - y) ** 2), np.mean((x + y) ** 2))
-
-
-@pytest.mark.parametrize("option", [
-    {}, dict(clip=False), dict(center=False, fill_nan=True), dict(ref_power=0.0), dict(win_length=64), dict(window="hann"),
-    dict(n_fft=81),
-])
-def test_comes_back(option):
-    y, settings = sound(), {**SETTINGS, **option}
-    features = librosa.reassigned_spectrogram(y, **settings)
-    kept = {k: v for k, v in settings.items() if k not in ("clip", "fill_nan")}
-    x, result = invert(*features, **kept, length=len(y) if settings.get("center", True) else None)
-    assert result.trusted and result.solved == 1 and error(x, y) < 1e-18
-
-
-def test_torch_and_the_same_seed():
-    features = reassigned_spectrogram(torch.from_numpy(sound()), **SETTINGS)
-    a, b = (invert(*features, **SETTINGS, seed=3)[0] for _ in range(2))
-    assert isinstance(a, torch.Tensor) and torch.equal(a, b)
-
-
 def test_matches_librosa_batch():
     y = np.stack([sound(seed=s) for s in range(3)])
     for ours, theirs in zip(reassigned_spectrogram(y, **SETTINGS, fill_nan=True), librosa.reassigned_spectrogram(y, **SETTINGS, fill_nan=True), strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-8, atol=1e-8 * np.abs(theirs).max())
 
 
-def test_silence_is_silence():
-    features = reassigned_spectrogram(np.zeros(1000), **SETTINGS, fill_nan=True)
-    assert not np.asarray(invert(*features, **SETTINGS)[0]).any()
-
-
-def test_wrong_window_is_never_silent():
-    features = reassigned_spectrogram(sound(), **SETTINGS)
-    with pytest.warns(UserWarning, match="not solved"):
-        assert not invert(*features, **{**SETTINGS, "window": "hann"})[1].trusted
-
-
-@pytest.mark.parametrize("change", [dict(n_fft=128), dict(hop_length=10), dict(sr=8000), dict(center=False), dict(hop_length=0), dict(window="nonsense")])
-def test_settings_that_do_not_fit(change):
-    features = reassigned_spectrogram(sound(), **SETTINGS, fill_nan=True)
-    with warnings.catch_warnings(), pytest.raises(SpecgenError):
-        invert(*features, **{**SETTINGS, **change})
-
-
-@pytest.mark.parametrize("spoil", [
-    lambda f, t, m: (f, t, -m), lambda f, t, m: (f * np.nan, t, m), lambda f, t, m: (f[1:], t, m), lambda f, t, m: (f, t, m + np.nan),
+@pytest.mark.parametrize("option", [
+    dict(clip=False), dict(center=False), dict(win_length=48), dict(n_fft=81), dict(reassign_times=False), dict(reassign_frequencies=False),
+    dict(pad_mode="reflect"), dict(pad_mode="edge"), dict(ref_power=lambda p: p.max() * 1e-4),
 ])
-def test_features_that_cannot_be(spoil):
-    features = [v.numpy() for v in reassigned_spectrogram(sound(), **SETTINGS)]
+def test_matches_librosa_options(option):
+    settings = {**SETTINGS, **option}
+    for ours, theirs in zip(reassigned_spectrogram(sound(), **settings), librosa.reassigned_spectrogram(sound(), **settings), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-8, atol=1e-8 * np.nanmax(np.abs(theirs)))
+
+
+def test_wrap_is_numpys():
+    "librosa no longer takes this mode, which the source used."
+    ours = reassigned_spectrogram(sound(), **SETTINGS, pad_mode="wrap", clip=False)
+    padded = reassigned_spectrogram(np.pad(sound(), 40, mode="wrap"), **SETTINGS, center=False, clip=False)
+    assert torch.equal(ours[2], padded[2]) and torch.equal(ours[0].nan_to_num(-1), padded[0].nan_to_num(-1))
+
+
+def test_known_places():
+    "A click lies at its own time in every frame that holds it, a tone at its own frequency."
+    click = np.zeros(400)
+    click[203] = 1.0
+    _, times, mags = reassigned_spectrogram(click, sr=16000, n_fft=64, hop_length=16)
+    np.testing.assert_allclose(times[mags > 1e-3].numpy() * 16000, 203, atol=0.5)  # librosa counts from half a sample beside the centre
+    tone = np.sin(2 * np.pi * 1234.5 * np.arange(4000) / 16000)
+    freqs, _, mags = reassigned_spectrogram(tone, sr=16000, n_fft=512, hop_length=128, center=False)
+    np.testing.assert_allclose(freqs[mags > 10].numpy(), 1234.5, atol=0.5)
+
+
+def test_shapes_of_batches():
+    batch = torch.from_numpy(np.stack([sound(seed=s) for s in range(4)])).view(2, 2, -1)
+    whole, alone = reassigned_spectrogram(batch, **SETTINGS), reassigned_spectrogram(batch[1, 0], **SETTINGS)
+    for a, b in zip(whole, alone, strict=True):
+        assert a.shape[:2] == (2, 2) and torch.equal(a[1, 0].nan_to_num(-1), b.nan_to_num(-1))
+    assert [v.shape for v in reassigned_spectrogram(torch.zeros(0, 3000), **SETTINGS)] == [(0, 41, 151)] * 3
+
+
+@pytest.mark.parametrize("y", [torch.zeros(500, dtype=torch.float16), torch.zeros(500, dtype=torch.int16), torch.tensor(1.0), torch.zeros(10)])
+def test_sounds_that_cannot_be(y):
+    with pytest.raises(SpecgenError, match="give"):
+        reassigned_spectrogram(y, **SETTINGS, center=False)
+
+
+@pytest.mark.parametrize("option", [
+    dict(window="nonsense"), dict(window=np.ones(7)), dict(win_length=100), dict(ref_power=-1.0), dict(pad_mode="nonsense"), dict(pad_mode="reflect"),
+    dict(reassign_times=False, reassign_frequencies=False),
+])
+def test_settings_that_cannot_be(option):
     with pytest.raises(SpecgenError):
-        invert(*spoil(*features), **SETTINGS)
+        reassigned_spectrogram(np.zeros(30), **{**SETTINGS, **option})
 
 
-def test_files(tmp_path):
-    write(tmp_path / "a.wav", torch.from_numpy(sound()).float(), 16000)
-    reassign_file(tmp_path / "a.wav", tmp_path / "a.npz")
-    assert invert_file(tmp_path / "a.npz", tmp_path / "b.wav").trusted
-    (tmp_path / "bad.npz").write_text("not features")
-    for name in ("bad.npz", "none.npz"):
-        with pytest.raises(SpecgenError):
-            invert_file(tmp_path / name, tmp_path / "c.wav")
-    assert not (tmp_path / "c.wav").exists()
+def test_source_networks_layer_by_layer():
+    "Lawliet19189/Dirichlet, inverse_reassigned_spectogram_approaches.ipynb."
+    from torch.nn import BatchNorm2d, Conv2d, Dropout2d, Sequential
+
+    recorded = {
+        StackedNet: [Conv2d(1, 80, (123, 2)), Dropout2d(0.3), BatchNorm2d(80), Conv2d(80, 20, 1)],
+        UnrolledNet: [Conv2d(1, 20, (3, 20), 20), Dropout2d(0.3), BatchNorm2d(20), Conv2d(20, 20, 1)],
+        DeeperUnrolledNet: [
+            Conv2d(1, 40, (3, 20), 20), Dropout2d(0.8), BatchNorm2d(40), Conv2d(40, 20, 1), Dropout2d(0.8), BatchNorm2d(20), Conv2d(20, 20, 1),
+        ],
+    }
+    for net, layers in recorded.items():
+        assert str(net().layers) == str(Sequential(*layers))
+
+
+def test_source_inputs_as_numpy_makes_them():
+    "stack: np.vstack; unroll: np.append of the first n_fft // 4 bins of all frames but the last, and the whole last frame."
+    features = [torch.randn(2, 41, 9) for _ in range(3)]
+    stacked, unrolled = stack_features(*features), unroll_features(*features)
+    assert stacked.shape == (2, 1, 123, 9) and unrolled.shape == (2, 1, 3, 201)
+    for clip in range(2):
+        assert np.array_equal(stacked[clip, 0], np.vstack([v[clip] for v in features]))
+        assert np.array_equal(unrolled[clip, 0], np.vstack([np.append(v[clip][:20, :-1], v[clip][:, -1]) for v in features]))
+    assert StackedNet()(stacked).shape == (2, 160) and UnrolledNet()(unrolled).shape == DeeperUnrolledNet()(unrolled).shape == (2, 200)
+
+
+def test_outputs_are_twenty_samples_a_step():
+    "A step of the first network sees two frames and writes the 20 samples between them."
+    net, x = StackedNet().eval(), torch.randn(1, 1, 123, 9)
+    changed = x.clone()
+    changed[..., 5] += 1.0
+    assert ((net(changed) - net(x))[0].abs() > 1e-6).nonzero().flatten().tolist() == list(range(80, 120))
+
+
+def test_frame_norms_and_sign():
+    y = torch.from_numpy(sound()).float()
+    parts = reassigned_spectrogram(y, **SETTINGS, center=False, fill_nan=True, clip=False)
+    frames = y.unfold(-1, 80, 20) * torch.hamming_window(80)
+    torch.testing.assert_close(frame_norms(parts[2]), frames.norm(dim=1), rtol=1e-4, atol=0)
+    x = offsets(*parts, sr=16000, n_fft=80, hop_length=20, center=False).unfold(-1, 5, 1).movedim(2, 0)
+    net = FrameNet(width=32, depth=1)
+    assert outer_product_loss(net, frames[2:-2], x) == outer_product_loss(net, -frames[2:-2], x)
+    assert net.predict_frames(x).shape == (len(x), 80)
+
+
+def test_grid_is_librosas():
+    features = librosa.reassigned_spectrogram(np.zeros(1000), **SETTINGS, fill_nan=True)
+    bins, starts = Framing(16000, 80, 20, 80, "hamming", True).grid(features[0].shape[1])
+    assert np.array_equal(features[0][:, 0], bins) and np.array_equal(features[1][0], starts)
