@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
 BIN = Path(sys.executable).parent
-LONG = ("test_pipeline", "test_generators", "test_gan", "test_vae", "26_", "19_", "18_", "test_classifier", "22_")  # the long ones first
+LONG = ("test_pipeline", "28_", "20_", "18_", "test_training", "test_gan", "test_vae", "test_spectrogram", "26_", "17_", "13_", "03_")  # the long ones first
 
 
 def jobs() -> dict[str, list]:
@@ -44,6 +44,7 @@ def main(words: list[str]):
                 failed.append(name)
                 print(done.stdout, flush=True)
     print(f"{len(picked)} jobs in {time.perf_counter() - start:.0f} s; failed: {', '.join(failed) or 'none'}")
+    print(f"{len(picked) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed) or not picked)
 
 
