@@ -438,7 +438,7 @@ def test_a_training_that_was_stopped_goes_on_there(tmp_path):
         there, how = network(), dict(out=tmp_path, device=NAME, progress=False)
         with pytest.raises(KeyError):
             train(network(), (INPUTS, TARGETS), stopped, config, **how)
-        train(there, (INPUTS, TARGETS), stopped, config, **how)
+        train(there, moved((INPUTS, TARGETS), DEVICE), stopped, config, **how)  # the same data, wherever it lies
         assert len(calls) == 5 and all_there(there)
         assert_same(dict(there.state_dict()), dict(here.state_dict()), DEVICE, tolerance=1e-5)
     assert [row["step"] for row in read_table(tmp_path / "history.csv")] == ["1", "2", "3", "4"]
