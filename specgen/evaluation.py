@@ -199,12 +199,17 @@ def reference(self: Evaluator, dataset: SpectrogramDataset) -> Reference:
     return self.known[key]
 
 # %% ../nbs/14_evaluation.ipynb #9c644936
-def choose_clips(total: int, n: int | None, seed: int) -> torch.Tensor:
-    "Indices of n of `total` clips in a random order, all without n; the same arguments give the same ones."
+def choose_clips(labels: torch.Tensor, n: int | None, seed: int) -> torch.Tensor:
+    "Indices of n clips with labels (N,) in a random order in which the classes take turns, all without n; the same arguments give the same ones."
+    total = len(labels)
     n = total if n is None else n
     if not 1 <= n <= total:
         raise SpecgenError(f"{n} clips of {total}: score at least one, and no more than there are")
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n]
+    order, turn = torch.randperm(total, generator=torch.Generator().manual_seed(seed)), torch.empty(total, dtype=torch.long)
+    for k in labels.unique():
+        own = labels[order] == k
+        turn[own] = torch.arange(int(own.sum()))
+    return order[turn.argsort(stable=True)][:n]
 
 # %% ../nbs/14_evaluation.ipynb #64eacf75
 @patch
@@ -224,8 +229,9 @@ def score(
     """
     if len(labels) != len(spectrograms):
         raise SpecgenError(f"{len(spectrograms)} spectrograms with {len(labels)} labels: give one for each")
-    chosen = choose_clips(len(spectrograms), n, seed)
-    specs, labels = spectrograms[chosen.to(spectrograms.device)], torch.as_tensor(labels).cpu()[chosen]
+    labels = torch.as_tensor(labels).cpu()
+    chosen = choose_clips(labels, n, seed)
+    specs, labels = spectrograms[chosen.to(spectrograms.device)], labels[chosen]
     return measure(self.reference(reference), self.predict_proba(specs).cpu(), self.embed(specs).cpu(), labels)
 
 # %% ../nbs/14_evaluation.ipynb #be8439ac

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from specgen.classifier import Classifier
 from specgen.core import SpecgenError
-from specgen.evaluation import (Evaluator, am_score, class_diversity, diversity, entropy, floor_rows, frechet_distance, hold_out_clips, inception_score,
-                                kernel_distance, label_accuracy, modified_inception_score, nearest_neighbour_distance)
+from specgen.evaluation import (Evaluator, am_score, choose_clips, class_diversity, diversity, entropy, floor_rows, frechet_distance, hold_out_clips,
+                                inception_score, kernel_distance, label_accuracy, modified_inception_score, nearest_neighbour_distance)
 
 SCORES = {"n", "label_accuracy", "frechet_distance", "kernel_distance", "inception_score", "modified_inception_score", "am_score",
           "nearest_neighbour_distance", "diversity", "least_diversity"}
@@ -388,3 +388,12 @@ def test_an_unmeasured_classifier_is_no_evaluator(trained, tmp_path):
         Evaluator.fit(banded_dataset(n_test=0), preset="quick")
     with pytest.raises(SpecgenError, match="preset 'huge'"):
         Evaluator.fit(banded_dataset(), preset="huge")
+
+
+def test_of_fewer_clips_every_class_has_its_share():
+    labels = torch.tensor([0] * 50 + [1] * 50 + [2] * 7)
+    for seed in range(5):
+        chosen = choose_clips(labels, 30, seed)
+        assert torch.bincount(labels[chosen]).tolist() in ([12, 11, 7], [11, 12, 7]) and len(chosen.unique()) == 30
+    assert torch.equal(choose_clips(labels, None, 0).sort().values, torch.arange(107))
+    assert torch.equal(choose_clips(labels, 9, 3), choose_clips(labels, 9, 3)) and not torch.equal(choose_clips(labels, 9, 3), choose_clips(labels, 9, 4))
