@@ -101,23 +101,22 @@ def out_of_fold(
     dataset: SpectrogramDataset,  # all its clips are scored
     *,
     folds: int = 2,  # models; each scores the clips of its fold and is trained on all others
-    preset: str = "quick",  # of the classifier
-    seed: int = 0,
     out: str | Path | None = None,  # keeps each fold's training, so that a killed run continues
-    progress: bool = False,
+    **how,  # of `Classifier.fit`: preset ('quick' unless given), seed, device, precision, progress (off unless given)
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (N,) losses, NaN where none can be had; (N,) predicted labels, -1 likewise
     "Loss and prediction of every clip by a classifier that was trained without it. Raises `SpecgenError` for fewer than two folds."
     if folds < 2:
         raise SpecgenError(f"{folds} folds: a clip must be scored by a model that never saw it; give at least 2")
+    how = {"preset": "quick", "progress": False, **how}
     labels, n_classes, where, dataset = dataset.labels.cpu(), len(dataset.classes), dataset.device, dataset.to("cpu")
     counts = torch.bincount(labels, minlength=n_classes)
     scorable = (counts[labels] > 1) & bool((counts > 0).sum() > 1)
-    fold = stratified_folds(labels, folds, seed)
+    fold = stratified_folds(labels, folds, how.get("seed", 0))
     losses, predictions = torch.full(labels.shape, torch.nan), torch.full(labels.shape, -1)
     for k in range(folds):
         own = (fold == k) & scorable
         if own.any():
-            model = Classifier.fit(replace(dataset, is_test=fold == k), preset=preset, seed=seed, out=out and Path(out) / f"fold_{k}", progress=progress)
+            model = Classifier.fit(replace(dataset, is_test=fold == k), out=out and Path(out) / f"fold_{k}", **how)
             probabilities = model.predict_proba(dataset.spectrograms[own])
             losses[own], predictions[own] = label_loss(probabilities, labels[own]), probabilities.argmax(1)
     return losses.to(where), predictions.to(where)
@@ -272,15 +271,15 @@ def run_filter(
     representation: Representation | None,
     settings: dict,  # n_frames, max_stretch, drop, folds, classifier, seed
     out: Path | None,
-    progress: bool,
+    **how,  # of the classifiers' trainings: device, precision, progress
 ) -> SpectrogramDataset:
     "What `filter_recordings` does, its arguments checked."
-    fitted = fit_recordings_to_frames(recordings, parts, representation, settings["n_frames"], settings["max_stretch"], progress)
+    fitted = fit_recordings_to_frames(recordings, parts, representation, settings["n_frames"], settings["max_stretch"], how["progress"])
     rows, order, logs, representation = fitted
     labels, is_test, classes = recordings.labels[order], torch.tensor([rows[i]["split"] == "test" for i in order]), list(recordings.classes)
     if settings["drop"]:
         candidates = SpectrogramDataset(standardized(logs, ~is_test)[0][~is_test], labels[~is_test], classes, representation)
-        scored = out_of_fold(candidates, folds=settings["folds"], preset=settings["classifier"], seed=settings["seed"], out=out, progress=progress)
+        scored = out_of_fold(candidates, folds=settings["folds"], preset=settings["classifier"], seed=settings["seed"], out=out, **how)
         filter_losses(rows, [i for i in order if rows[i]["split"] == "train"], *scored, classes, settings["drop"])
         require_labels(recordings, parts, rows)
     kept = torch.tensor([rows[i]["kept"] == "yes" for i in order])
@@ -300,17 +299,18 @@ def filter_recordings(
     preset: str = "small",  # quick, small or source
     seed: int = 0,  # of the folds and their models
     out: str | Path | None = None,  # for the dataset, kept.csv and the folds' trainings
+    device=None,  # of those trainings; None = the GPU if there is one
+    precision: str = "auto",  # likewise, of `TrainConfig`
     progress: bool = False,  # show bars
     **changes,  # of the preset: n_frames, max_stretch (shortest, longest, in units of n_frames hops), drop (share; 0 = no step 2), folds, classifier
 ) -> SpectrogramDataset:  # spectrograms (N, freq, n_frames), standardised; about["rows"] has a line for every recording
     """Recordings of any length to spectrograms of one size, with the doubtful ones left out.
 
-    Step 1: trim, peak-normalise, fit to `n_frames`; clips outside `max_stretch` are removed. Step 2: the training clips with the highest
-    out-of-fold loss are removed; held-out clips never. Raises `SpecgenError` for impossible arguments, when nothing is left of a label,
-    or when `out` holds the result of another call.
+    Step 1: trim, peak-normalise, fit to `n_frames`; clips outside `max_stretch` are removed. Step 2: so are the training clips of the highest out-of-fold
+    loss. Raises `SpecgenError` for impossible arguments, when nothing is left of a label, or when `out` holds the result of another call.
     """
     settings, parts = filter_settings(preset, changes, seed), both_parts(recordings, train_indices, test_indices)
-    make = partial(run_filter, recordings, parts, representation, settings, progress=progress)
+    make = partial(run_filter, recordings, parts, representation, settings, device=device, precision=precision, progress=progress)
     return make(None) if out is None else kept_result(Path(out), make, recordings, parts, representation, settings)
 
 # %% ../nbs/15_filtering.ipynb #df65b689

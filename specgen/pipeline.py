@@ -203,7 +203,7 @@ def with_floor(dataset: SpectrogramDataset, seed: int) -> SpectrogramDataset:
 # %% ../nbs/28_pipeline.ipynb #a6a38a82
 def filter_stage(recordings: AudioDataset, plan: Plan, folder: Path) -> dict:
     "Recordings to spectrograms of one size."
-    dataset = filter_recordings(recordings, preset=plan.preset, seed=plan.seed, out=folder / "dataset", progress=plan.show)
+    dataset = filter_recordings(recordings, seed=plan.seed, out=folder / "dataset", **{**plan.how, "preset": plan.preset})
     on_main(recordings.write_skipped, folder / "skipped.csv")
     on_main(keep_examples, recordings, dataset, folder / "real.safetensors")
     return filter_counts(dataset)
