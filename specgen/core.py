@@ -10,6 +10,7 @@ __all__ = ['SpecgenError', 'choose', 'atomic', 'sweep', 'safe_name', 'read_json'
 import ast
 import atexit
 import csv
+import dis
 import inspect
 import json
 import os
@@ -337,7 +338,8 @@ def is_constant(name: str, thing) -> bool:
 
 def names_in(code) -> set[str]:
     "The names that a function's code, and the functions inside it, look up."
-    return set(code.co_names).union(*(names_in(c) for c in code.co_consts if inspect.iscode(c)))
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}  # attributes are none of ours
+    return own.union(*(names_in(c) for c in code.co_consts if inspect.iscode(c)))
 
 
 def parts_of(thing) -> Iterator[tuple[str, object]]:
@@ -361,7 +363,7 @@ def code_digest(*objects) -> str:
             if is_ours(thing) and thing not in seen:
                 seen.add(thing)
                 code = "" if inspect.isclass(thing) or thing.__code__.co_filename == "<string>" else bare_code(thing)
-                found.add(f"{thing.__module__}.{thing.__qualname__}: {code}")
+                found.add(f"{thing.__qualname__}: {code}")  # without the module: in its notebook a function has another one
                 waiting += parts_of(thing)
         elif is_constant(name, thing):
             found.add(f"{name} = {thing!r}")
@@ -372,8 +374,7 @@ class RunFolder:
     """A folder in which one run leaves its results, stage by stage; a run that was stopped continues there.
 
     `run.json` says what decides the result: settings, a digest of the recordings' contents, a digest of the code. Use it in a `with` statement,
-    in every process. Raises `SpecgenError` for a folder of another run, and for one that another
-    process works in.
+    in every process. Raises `SpecgenError` for a folder of another run, and for one that another process works in.
     """
 
     def __init__(

@@ -472,3 +472,14 @@ def test_a_notebooks_function_has_the_digest_of_every_run(tmp_path):
     cells = [code[: code.index("from")], code[code.index("from") :]]
     outputs = [python(run, json.dumps(c)).communicate()[0].split() for c in (cells, cells, [changed[: changed.index("from")], cells[1]])]
     assert outputs[0] == outputs[1] != outputs[2] and all(len(o) == 1 and len(o[0]) == 16 for o in outputs), outputs
+
+
+def test_a_function_in_its_notebook_is_the_one_in_its_module():
+    "A run that the command line began goes on in the notebook; a variable of the notebook that is named like an attribute changes nothing."
+    import specgen.filtering as module
+
+    cells = {"__name__": "__main__", "stage": "a notebook's variable", "settings": 3, "labels": lambda: 0}
+    source = Path(module.__file__).read_text(encoding="utf-8").replace("from .", "from specgen.")
+    lines = compile(source, module.__file__, "exec")
+    exec(lines, cells)
+    assert code_digest(cells["run_filter"]) == code_digest(module.run_filter)
