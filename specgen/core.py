@@ -341,7 +341,7 @@ def names_in(code) -> set[str]:
     own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}  # attributes are none of ours
     return own.union(*(names_in(c) for c in code.co_consts if inspect.iscode(c)))
 
-
+# %% ../nbs/00_core.ipynb #a1697a70
 def parts_of(thing) -> Iterator[tuple[str, object]]:
     "What a function or class is made of and uses: (name, function, class or constant)."
     if inspect.isclass(thing):
