@@ -174,8 +174,10 @@ def shipped_models() -> dict[str, Path]:
 
 
 def find_model(source: str | Path) -> Path | None:
-    "The folder of a saved or shipped model; None = only the Hub can know it. Raises `SpecgenError` for a folder without a model."
+    "The folder of a saved or shipped model; None = only the Hub can know it. Raises `SpecgenError` for no such folder and one without a model."
     folder = Path(source) if Path(source).is_dir() else shipped_models().get(str(source))
+    if folder is None and (isinstance(source, Path) or source.startswith("runs/")):  # where trainings go by default: no owner on the Hub
+        raise SpecgenError(f"{source}: no such folder; train a model there first (`specgen run`, `specgen classify fit` ...), or name another")
     if folder and not ((folder / "config.json").is_file() and (folder / "model.safetensors").is_file()):
         raise SpecgenError(f"{folder}: holds no saved model (config.json and model.safetensors); train one, or name another folder")
     return folder

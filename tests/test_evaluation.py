@@ -381,7 +381,7 @@ def test_it_comes_from_the_hub_too(trained, tmp_path, monkeypatch):
 
 def test_an_unmeasured_classifier_is_no_evaluator(trained, tmp_path):
     trained[0].classifier.save_pretrained(tmp_path)
-    for folder, word in ((tmp_path, "no evaluator.json"), (tmp_path / "missing", "neither a folder")):
+    for folder, word in ((tmp_path, "no evaluator.json"), (tmp_path / "missing", "no such folder")):
         with pytest.raises(SpecgenError, match=word):
             Evaluator.from_pretrained(folder)
     with pytest.raises(SpecgenError, match="held-out clips"):

@@ -254,6 +254,14 @@ def test_nothing_is_unpickled(saved):
         Tiny.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("source", ["runs/digits", Path("elsewhere/model")])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **_: pytest.fail("asked the hub"))
+    with pytest.raises(SpecgenError, match=f"{source}: no such folder; train a model there first"):
+        Tiny.from_pretrained(source)
+
+
 def test_the_hub_gets_its_own_arguments_and_its_errors_are_one_line(saved, monkeypatch, tmp_path):
     def fetched(repo_id, filename, **settings):
         calls.append((repo_id, filename, settings))
@@ -271,7 +279,7 @@ def test_the_hub_gets_its_own_arguments_and_its_errors_are_one_line(saved, monke
     assert all(settings == asked for _, _, settings in calls)
     for module in (models, mixin):
         monkeypatch.setattr(module, "hf_hub_download", nothing)
-    for source in ("owner/name", "specgen/gan-nothing", tmp_path / "nowhere"):
+    for source in ("owner/name", "specgen/gan-nothing", str(tmp_path / "nowhere")):
         with pytest.raises(SpecgenError, match="neither a folder, nor one of .*specgen/.*, nor a model that the Hub gives") as error:
             Tiny.from_pretrained(source)
         assert str(source) in str(error.value) and "\n" not in str(error.value)

@@ -74,6 +74,26 @@ def test_notebook_is_fit_to_read(path):
     assert re.fullmatch(r"# [^\n]+\n+> [^\n]+", title.strip()), "the first cell is a title and a subtitle alone"
 
 
+def running(node: ast.AST):
+    "What runs with a cell: all nodes outside the functions and classes that it defines."
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.ClassDef, ast.Lambda)):
+            yield child
+            yield from running(child)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_outputs_stand_under_the_cell_that_made_them(path):
+    for i, cell in enumerate(json.loads(path.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            tree = ast.parse("".join(cell["source"]))
+            body = tree.body or [ast.Pass()]
+            prints = any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" for node in running(tree))
+            assert cell["outputs"] or not prints, f"cell {i} prints, and keeps no output: run it"
+            silent = isinstance(body[-1], (ast.FunctionDef, ast.ClassDef)) and not prints
+            assert not (cell["outputs"] and silent), f"cell {i} ends with a definition, and has another cell's output"
+
+
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[0].isdigit()], ids=lambda p: p.stem)
 def test_a_notebook_does_not_import_what_it_writes(path):
     own = path.stem.split("_", 1)[1]

@@ -2,7 +2,6 @@
 import pytest
 import torch
 from made_up import noise
-from pretend import DEVICE, NAME, pretend_device
 from torch.nn import functional as F
 
 from specgen import spectral_vocoder
@@ -214,17 +213,6 @@ def test_recordings_become_waveforms_with_the_statistics_of_the_training_ones(so
     assert data.representation.mean == pytest.approx(logs.mean().item(), abs=1e-4) and data.representation.std == pytest.approx(logs.std().item(), rel=1e-4)
     model = SpectralVocoder.fit(data, preset=PRESET, progress=False)
     assert model.evaluate(data).keys() == {"mel", "stft"} and model.evaluate(data.train) == {}
-
-
-def test_another_device_trains_and_speaks_as_this_one():
-    here, spec = SpectralVocoder.fit(dataset(), preset=PRESET, precision="fp32", progress=False), noise(2, 16, 9)
-    with pretend_device():
-        there = SpectralVocoder.fit(dataset(), preset=PRESET, precision="fp32", device=NAME, progress=False)
-        assert there.device == DEVICE
-        sound, far = there.to_audio(spec), there.to_audio(spec.to(DEVICE))
-        assert sound.device.type == "cpu" and far.device == DEVICE
-        assert there.evaluate(dataset()) == pytest.approx(here.evaluate(dataset()), rel=1e-5)
-    assert torch.allclose(sound, here.to_audio(spec), atol=1e-6)
 
 
 def test_recordings_in_vocoder_out(sounds, tmp_path, monkeypatch):
