@@ -122,7 +122,7 @@ Names ten everyday sounds in clips of any length: chainsaw, clock tick, cracklin
 - **Dataset**: ESC-10, the part of ESC-50 (K. J. Piczak 2015) that is CC BY; clips from freesound.org. Trained on the folds other than {fold}, from scratch.
 - **Training**: the preset `small` of `AST`, {epochs} epochs, seed {seed}; `python benchmarks/transformer.py --only folds --folds {fold}` repeats it.
 - **Score**: {accuracy:.1%} of the {n_test} clips of fold {fold}. It is the best of the five folds, so this flatters: their mean is {mean:.2%}.
-  The settings were tried out on folds 1 and 2. All folds are in `benchmarks/results/ast_folds.csv` and notebook 23_audio_transformer.
+  The settings were tried out on folds 1 and 2. All folds are in `benchmarks/results/ast_folds.csv` and notebook 25_audio_transformer.
 - **Limits**: it knows these ten classes only and has no way to say "none of them"; its probabilities are not calibrated. Not for alarms or surveillance.
 """
 
