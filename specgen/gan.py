@@ -28,7 +28,7 @@ from .training import TrainConfig, train_adversarial
 
 # %% ../nbs/20_gan.ipynb #58b87640
 WORDS = dict(mels=dict(sample_rate=8000, n_fft=512, hop_length=80, n_mels=64), n_frames=64, depth_db=60.0)
-SOUNDS = dict(mels=dict(sample_rate=16000, n_fft=1024, hop_length=160, n_mels=128), n_frames=512, depth_db=60.0)
+SOUNDS = dict(mels=dict(sample_rate=16000, n_fft=512, hop_length=156, n_mels=128, floor=3e-4, pad_mode="reflect"), n_frames=512, depth_db=None)
 PLAIN = dict(betas=(0.5, 0.999), d_lr_ratio=1.0, ema=None, progressive=())  # d_lr_ratio: the discriminator's learning rate, in the generator's
 DRAWN = dict(noise=64, smooth=False, conditional=False, spectral=False, projection=False)
 # logarithms of factors and frames; decibels; bands and frames
@@ -353,7 +353,7 @@ def prepare(
     "Recordings to the preset's log-mels: one peak level, limited dynamics, each standardised by itself."
     how = cls.preset(preset, recordings.domain).dataset
     representation = LogMel(**how["mels"], power=1.0)
-    dataset = encode_recordings(recordings, representation, how["n_frames"], by=by, test=test, depth_db=how["depth_db"], progress=progress)
+    dataset = encode_recordings(recordings, representation, how["n_frames"], by=by, test=test, depth_db=how["depth_db"], alone=False, progress=progress)
     dataset.about["domain"] = recordings.domain
     return dataset
 

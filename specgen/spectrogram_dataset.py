@@ -84,7 +84,8 @@ def encode_waveforms(
     *,
     peak: bool = True,  # bring each clip to full scale
     trim: bool = False,  # remove the silence around it; cut what is too long at its end, not around its centre of energy
-    depth_db: float | None = None,  # decibels, of `standardize`; None leaves the spectrograms as they are
+    depth_db: float | None = None,  # decibels below each clip's highest value that are kept; None = all
+    alone: bool = True,  # with a depth, standardise each clip by itself too; False keeps its level
 ) -> torch.Tensor:  # (N, freq, n_frames)
     "Spectrograms of one size, by the representation's own statistics; a batch of files is made ready for a model by this alone."
     length, spectrograms = clip_length(representation, n_frames), []
@@ -93,7 +94,7 @@ def encode_waveforms(
         waveform = trim_and_crop(waveform, representation.sample_rate, length) if trim else waveform
         spectrograms.append(representation.encode(pad_or_crop(waveform, length)))
     spectrograms = torch.stack(spectrograms)
-    return spectrograms if depth_db is None else standardize(spectrograms, depth_db / representation.decibels)
+    return spectrograms if depth_db is None else (standardize if alone else limit_dynamics)(spectrograms, depth_db / representation.decibels)
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #4645780d
 @dataclass(eq=False)
@@ -258,12 +259,13 @@ def scaled(
     train: torch.Tensor,  # indices of the training clips
     representation: Representation,  # of mean 0 and std 1
     depth_db: float | None,  # of `encode_recordings`
+    alone: bool = True,  # likewise
 ) -> tuple[torch.Tensor, Representation, Representation | None]:  # normalised, by which representation, and the one for playback
     "Spectrograms on the scale of the training clips."
     depth, levels = depth_db and depth_db / representation.decibels, logs[train]
-    logs = logs if depth is None else standardize(logs, depth)
+    logs = logs if depth is None else (standardize if alone else limit_dynamics)(logs, depth)
     mean, std, playback = logs[train].mean().item(), logs[train].std().item(), None
-    if depth is not None:
+    if depth is not None and alone:
         levels = limit_dynamics(levels, depth)
         level, dynamics = levels.mean().item(), levels.std((1, 2)).mean().item()
         playback = replace(representation, mean=level + mean * dynamics, std=std * dynamics)
@@ -280,17 +282,18 @@ def encode_recordings(
     test=None,  # likewise
     peak: bool = True,  # bring each clip to full scale
     trim: bool = False,  # remove the silence around it; cut what is too long at its end
-    depth_db: float | None = None,  # limit each clip's dynamics and standardise it by itself, then all by one scale; None = one scale for all
+    depth_db: float | None = None,  # limit each clip's dynamics to so much; None = as they are
+    alone: bool = True,  # with a depth, standardise each clip by itself before all get one scale; False keeps the levels
     progress: bool = False,
 ) -> SpectrogramDataset:
     "Recordings to spectrograms of one size, normalised by the training clips. Raises `SpecgenError` when they cannot be split so."
     (train, held), plain, how = recordings.split(by, test=test), replace(representation, mean=0.0, std=1.0), dict(peak=peak, trim=trim)
     waveforms, paths = recordings.waveforms(plain.sample_rate, progress=progress), [recordings.below_root(r.path) for r in recordings]
     n_frames = n_frames or usual_frames([waveforms[i] for i in train.tolist()], plain)
-    specs, representation, playback = scaled(encode_waveforms(waveforms, plain, n_frames, **how), train, plain, depth_db)
+    specs, representation, playback = scaled(encode_waveforms(waveforms, plain, n_frames, **how), train, plain, depth_db, alone)
     is_test = torch.zeros(len(specs), dtype=torch.bool).index_fill(0, held, True)
     test = test if test is None or isinstance(test, str | int) else sorted(map(str, test))
-    about = dict(dataset=recordings.name, recordings=recordings.digest(), by=by, test=test, n_frames=n_frames, depth_db=depth_db, **how)
+    about = dict(dataset=recordings.name, recordings=recordings.digest(), by=by, test=test, n_frames=n_frames, depth_db=depth_db, alone=alone, **how)
     return SpectrogramDataset(specs, recordings.labels, list(recordings.classes), representation, is_test, recordings.speakers, paths, playback, about)
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #ba7c0002

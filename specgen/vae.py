@@ -82,7 +82,12 @@ def bernoulli(x, y, log_scale, span):
     return x * p.log() + (1 - x) * (1 - p).log()
 
 
-LIKELIHOODS = {"gaussian": gaussian, "logistic": logistic, "bernoulli": bernoulli}
+def censored(x, y, log_scale, span):
+    "Gaussian around y, whose mass below the floor lies on it: what is silent may be drawn as far below as one likes (Tobin 1958)."
+    return torch.where(x <= span[0] + 1e-4, torch.special.log_ndtr((span[0] - y) * (-log_scale).exp()), gaussian(x, y, log_scale, span))
+
+
+LIKELIHOODS = {"gaussian": gaussian, "logistic": logistic, "bernoulli": bernoulli, "censored": censored}
 
 # %% ../nbs/22_vae.ipynb #49d7015a
 def smallest_size(shape: tuple[int, int], strides: tuple[tuple[int, int], ...]) -> tuple[int, int]:
@@ -126,7 +131,7 @@ class VAE(Model):
         latents: int = 60,  # numbers that a spectrogram becomes
         plain: bool = False,  # the source's networks: kernels of 3, no linear maps, a sigmoid at the end; else kernels two more than the strides
         scale: float | None = None,  # fixed standard deviation of the likelihood; None = learned
-        likelihood: str = "gaussian",  # of the values: gaussian, logistic or bernoulli
+        likelihood: str = "gaussian",  # of the values: gaussian, censored at the floor, logistic or bernoulli
         components: int = 0,  # of the mixture prior, for every class of its own; 0 = one standard normal
         rank: int = 0,  # of the components' covariances beyond their diagonals
         n_classes: int = 0,  # that the prior tells apart; 0 = it knows no classes
