@@ -128,7 +128,7 @@ CODECS = (dict(format="OGG", subtype="VORBIS", compression_level=1.0), dict(form
 def with_codecs(dataset: SoundDataset) -> SoundDataset:
     "The sounds three times: as they are, and through two codecs at low quality."
     n = dataset.waveforms.shape[1]
-    copies = [torch.stack([as_written(x, dataset.sample_rate, **how)[:n] for x in dataset.waveforms]) for how in CODECS]
+    copies = [torch.stack([as_written(x, dataset.sample_rate, **how)[:n].to(x) for x in dataset.waveforms]) for how in CODECS]
     thrice = dataset.select(torch.arange(len(dataset)).repeat(3))
     return replace(thrice, waveforms=torch.cat([dataset.waveforms, *copies]))
 
@@ -253,7 +253,7 @@ def sound_loss(model: SoundClassifier, batch, generator: torch.Generator, *, sam
 # %% ../nbs/15_sound_evaluation.ipynb #0602e368
 FULL = dict(weight_decay=0.01, ema=0.99, warmup=50)
 WORD = dict(mix=0.0, roll=False, warp=dict(voice=0.1, tempo=0.15, frames=8), mask=(6, 12))
-SOUND = dict(mix=0.75, roll=True, mask=(16, 64))
+SOUND = dict(mix=0.75, roll=True, mask=(16, 40))
 WORD_MELS = dict(n_mels=40, f_min=100.0, window=0.025, hop=0.01)
 KINDS = {  # name: model, mels, augmentation; the three differ in all of them
     "mel": (dict(kind="mel"), dict(), dict(distorted=False)),
@@ -266,11 +266,11 @@ def kind_presets(kind: str) -> dict[str, Preset]:
     "Presets of one kind of classifier: how sounds become log-mels, the network, its training, what happens to a batch."
     model, mels, own = KINDS[kind]
     wide = {**model, "stem": (4, 4), "bands": 4, "depth_db": 80.0, "channels": (32, 64, 128, 256) if model["kind"] == "mel" else (128, 128, 128, 256)}
-    word, sound = {**WORD_MELS, **mels}, {**WORD_MELS, **mels, "f_min": 50.0, "n_mels": 64}
+    word, sound = {**WORD_MELS, **mels}, {**WORD_MELS, **mels, "f_min": 50.0, "n_mels": 64, "hop": 0.016}
     sizes = {"quick": dict(epochs=20, max_steps=300, batch_size=32, lr=3e-3), "small": dict(epochs=120, max_steps=1500, batch_size=64, lr=3e-3)}
     found = {f"words/{size}": Preset(word, model, {**how, **FULL}, {**WORD, **own}) for size, how in sizes.items()}
     found["sounds/quick"] = Preset(sound, wide, dict(epochs=10, max_steps=60, batch_size=32, lr=3e-3, **FULL), {**SOUND, **own})
-    found["sounds/small"] = Preset(sound, wide, dict(epochs=200, max_steps=2000, batch_size=32, lr=2e-3, **FULL), {**SOUND, **own})
+    found["sounds/small"] = Preset(sound, wide, dict(epochs=120, max_steps=1200, batch_size=32, lr=2e-3, **FULL), {**SOUND, **own})
     return found
 
 
