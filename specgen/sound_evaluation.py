@@ -369,9 +369,9 @@ def reference(self: SoundEvaluator, kind: str, dataset: SoundDataset) -> Heard:
     "What a dataset's real clips are to one classifier; computed once for each dataset."
     if (kind, id(dataset)) not in self.known:
         model, (real, held) = self.classifiers[kind], (dataset.train, dataset.test)
-        features = model.embed(real.waveforms)
-        known = Reference(model.predict_proba(real.waveforms), features, class_diversity(features, real.labels))
-        nearest = nearest_neighbour_distance(model.embed(held.waveforms), features).median().item() if len(held) else math.nan
+        features = model.embed(real.waveforms).cpu()
+        known = Reference(model.predict_proba(real.waveforms).cpu(), features, class_diversity(features, real.labels.cpu()))
+        nearest = nearest_neighbour_distance(model.embed(held.waveforms).cpu(), features).median().item() if len(held) else math.nan
         self.known[kind, id(dataset)] = Heard(known, real.speakers, nearest), dataset
     return self.known[kind, id(dataset)][0]
 
@@ -390,11 +390,11 @@ def score(
     `memorisation` is the median distance to the nearest training clip, in that of held-out clips: 0 for copies, about 1 for new recordings.
     `classes` and `voices` are the effective numbers of classes heard, and of speakers of the nearest training clips.
     """
-    chosen, found = sounds.select(choose_clips(sounds.labels, n, seed)), {}
+    chosen, found = sounds.select(choose_clips(sounds.labels.cpu(), n, seed)), {}
     for kind, model in self.classifiers.items():
         known = self.reference(kind, reference)
-        probs, features = model.predict_proba(chosen.waveforms), model.embed(chosen.waveforms)
-        row = measure(known.reference, probs, features, chosen.labels)
+        probs, features = model.predict_proba(chosen.waveforms).cpu(), model.embed(chosen.waveforms).cpu()
+        row = measure(known.reference, probs, features, chosen.labels.cpu())
         row["memorisation"] = row["nearest_neighbour_distance"] / max(known.nearest, 1e-8)
         row["classes"] = effective_number(probs.argmax(1).tolist())
         nearest = torch.cdist(features, known.reference.features).argmin(1).tolist()

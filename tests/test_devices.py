@@ -255,7 +255,7 @@ def waveforms():
 def sounds():
     "Two classes, the last six held out, of two speakers."
     i = torch.arange(22)
-    return SoundDataset(0.1 * noise(22, 1600), i % 2, ["low", "high"], 8000, "words", torch.zeros(22, 3), i > 15, [("ann", "bob")[k // 2 % 2] for k in range(22)])
+    return SoundDataset(0.1 * noise(22, 1600), i % 2, ["low", "high"], 8000, "words", torch.zeros(22, 3), i > 15, [("ann", "bob")[k & 1] for k in i // 2])
 
 
 def sound_row(kind: str) -> Row:
