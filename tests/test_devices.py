@@ -30,6 +30,7 @@ from specgen.cli import main
 from specgen.core import read_table, write_table
 from specgen.evaluation import Evaluator, cross_validate, diversity, floor_rows, frechet_distance, hold_out_clips, nearest_neighbour_distance
 from specgen.filtering import adaptive_hop_stft, out_of_fold
+from specgen.few_step import StepUNet, distill, mean_flow, reflow
 from specgen.flow_matching import UNet, integrate
 from specgen.gan import GAN, SCENES, at_step, gan_preset
 from specgen.models import Model, Preset, WaveformDataset, fit_recordings, make_segments, random_segment, save_samples
@@ -274,6 +275,7 @@ ROWS = {
     "autoencoder": Row(Autoencoder, partial(two_classes, GRID, 256, 24, 8, 4), AUTOENCODER, {
         **asked("encode", "reconstruct"), "decode": lambda model, x: model.decode(F.avg_pool2d(x.mT, 4))}),
     "U-Net": Row(UNet, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2, method="heun")),
+    "few steps": Row(StepUNet, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2)),
     "digits": Row(DigitGenerator, partial(two_classes, GRID, 256, 24, 6, 4), Preset({}, dict(steps=2, n_iter=1), dict(preset="tiny")), {
         **asked("to_audio"), "reconstruct": lambda model, x: model.autoencoder.reconstruct(x)}, draws={}),
 }
@@ -366,6 +368,17 @@ def test_vocoders_score_there_as_here():
             for place in PLACES:
                 assert_same(there.evaluate(moved(data, place)), here.evaluate(data))
             assert trained("GAN, source").to_audio(BANDS().spectrograms[:2].to(NAME), vocoder=there).device == DEVICE
+
+
+@pytest.mark.parametrize("method", [reflow, distill, mean_flow])
+def test_few_steps_are_learnt_there_as_here(method):
+    data, how = latents() if method is mean_flow else latents()[1:], dict(preset=Preset(training=TWO_STEPS), **QUIET)
+    here = method(trained("U-Net"), *data, device=HERE, **how).state_dict()
+    with pretend_device():
+        for place in PLACES:
+            there = method(deepcopy(trained("U-Net")).to(place), *moved(data, place), device=NAME, **how)
+            assert all_there(there)
+            assert_same(there.state_dict(), here, tolerance=1e-5)
 
 
 # ---- training
