@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['power_times', 'straightness', 'flow_paths', 'StepUNet', 'reflow', 'distill', 'mean_flow']
 
-# %% ../nbs/19_few_step.ipynb #f5f27bfb
+# %% ../nbs/19_few_step.ipynb #f5189d37
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .core import RunFolder, SpecgenError, choose, default_device, fingerprint, seeded
@@ -191,51 +191,42 @@ def mean_flow_loss(model: Callable, batch: tuple, generator: torch.Generator, ve
     error = (u - target).square().flatten(1).mean(1)
     return (error / (error.detach() + 0.01)).mean(), {"error": error.mean()}
 
-# %% ../nbs/19_few_step.ipynb #f5d0ff01
-def kept(out: str | Path | None, settings: dict, make: Callable) -> torch.Tensor:
-    "The examples that a function makes; with a folder they are made once for the same settings."
-    if out is None:
-        return make()
-    with RunFolder(out, settings) as run:
-        folder = run.stage("examples", lambda folder: save_file({"examples": make().cpu().contiguous()}, folder / "examples.safetensors"))
-    return load_file(folder / "examples.safetensors")["examples"]
-
-
-def tune(method: str, teacher: UNet, student: UNet, loss: Callable, make: Callable, labels: torch.Tensor, **how) -> UNet:
+# %% ../nbs/19_few_step.ipynb #f5568c8f
+def tune(method: str, teacher: UNet, student: UNet, loss: Callable, examples: torch.Tensor, labels, guidance: float | None = None, **how) -> UNet:
     "Train what begins as a flow; `how` is what the public functions are told."
-    preset, seed, out, guidance = (how.pop(name) for name in ("preset", "seed", "out", "guidance"))
+    preset, seed, out, precision = (how.pop(name) for name in ("preset", "seed", "out", "precision"))
     size = preset if isinstance(preset, Preset) else choose("preset", preset, FEW_STEP_PRESETS)
-    config = TrainConfig(seed=seed, precision=how.pop("precision"), **size.training)
-    settings = dict(method=method, flow=fingerprint(teacher.state_dict()), labels=fingerprint(labels.cpu()), guidance=guidance, seed=seed)
-    examples = kept(out, settings, make).to(labels.device)
-    train(student, (examples, labels), loss, config, out=out and Path(out) / "training", title=method, **how)
+    config, labels = TrainConfig(seed=seed, precision=precision, **size.training), check_labels(labels, teacher.n_classes).to(examples.device)
+    settings = dict(method=method, flow=fingerprint(teacher.state_dict()), guidance=guidance, seed=seed)
+    with RunFolder(out, settings) if out else nullcontext():
+        train(student, (examples, labels), loss, config, out=out and Path(out) / "training", title=method, **how)
     return student
 
-# %% ../nbs/19_few_step.ipynb #f518c058
+# %% ../nbs/19_few_step.ipynb #f58502e6
 def reflow(
     teacher: UNet,
-    labels,  # (N,) classes of the paths to learn from, or how many paths
+    paths: torch.Tensor,  # (N, 5, 6, 64) of `flow_paths`, with the guidance that shall be learnt
+    labels,  # (N,) their classes, or N for classes in turn
     *,
-    guidance: float = 1.5,  # of the paths, and so of what is learnt
     preset: str | Preset = "small",
-    seed: int = 0,  # of the paths and the training
-    out: str | Path | None = None,  # for the paths, the checkpoint and the curves; the same one again continues or returns at once
+    seed: int = 0,
+    out: str | Path | None = None,  # for the checkpoint and the curves; the same one again continues or returns at once
     device=None,  # None = the GPU if there is one
     precision: str = "auto",  # of `TrainConfig`
     progress: bool = True,
 ) -> UNet:  # in eval mode; sample it with guidance=1
     "A flow with straighter paths (2-rectified flow, Liu et al. 2023). Raises `SpecgenError` for unknown labels and presets, and another run's folder."
-    labels, student = check_labels(labels, teacher.n_classes), UNet(**teacher._hub_mixin_config)
+    student = UNet(**teacher._hub_mixin_config)
     student.load_state_dict(teacher.state_dict())
-    make, how = partial(flow_paths, teacher, labels, guidance=guidance, seed=seed), dict(device=device, precision=precision, progress=progress)
-    return tune("reflow", teacher, student, reflow_loss, make, labels, guidance=guidance, preset=preset, seed=seed, out=out, **how)
+    how = dict(preset=preset, seed=seed, out=out, device=device, precision=precision, progress=progress)
+    return tune("reflow", teacher, student, reflow_loss, paths, labels, **how)
 
-# %% ../nbs/19_few_step.ipynb #f5af1b7c
+# %% ../nbs/19_few_step.ipynb #f5bf81e7
 def distill(
     teacher: UNet,
-    labels,  # (N,) classes of the paths to learn from, or how many paths
+    paths: torch.Tensor,  # this and the others as for `reflow`
+    labels,
     *,
-    guidance: float = 1.5,  # this and the others as for `reflow`
     preset: str | Preset = "small",
     seed: int = 0,
     out: str | Path | None = None,
@@ -244,18 +235,17 @@ def distill(
     progress: bool = True,
 ) -> StepUNet:  # in eval mode
     "A network that takes the paths of a flow in 1, 2 or 4 steps. Raises `SpecgenError` as `reflow` does."
-    labels, student = check_labels(labels, teacher.n_classes), StepUNet.begin(teacher)
-    make, how = partial(flow_paths, teacher, labels, guidance=guidance, seed=seed), dict(device=device, precision=precision, progress=progress)
-    return tune("distillation", teacher, student, distill_loss, make, labels, guidance=guidance, preset=preset, seed=seed, out=out, **how)
+    how = dict(preset=preset, seed=seed, out=out, device=device, precision=precision, progress=progress)
+    return tune("distillation", teacher, StepUNet.begin(teacher), distill_loss, paths, labels, **how)
 
-# %% ../nbs/19_few_step.ipynb #f58f9238
+# %% ../nbs/19_few_step.ipynb #f5b41674
 def mean_flow(
     teacher: UNet,
     latents: torch.Tensor,  # (N, 6, 64) standardised, such as the flow was trained on
-    labels,  # (N,)
+    labels,  # (N,) their classes
     *,
-    guidance: float = 1.5,  # inside the target; this and the others as for `reflow`
-    preset: str | Preset = "small",
+    guidance: float = 1.5,  # of the flow's velocity, inside the target
+    preset: str | Preset = "small",  # this and the others as for `reflow`
     seed: int = 0,
     out: str | Path | None = None,
     device=None,
@@ -263,7 +253,7 @@ def mean_flow(
     progress: bool = True,
 ) -> StepUNet:  # in eval mode
     "A network of average velocities, by MeanFlow's identity for the guided flow (Geng et al. 2025). Raises `SpecgenError` as `reflow` does."
-    labels, there = check_labels(labels, teacher.n_classes), deepcopy(teacher).to(default_device(device)).eval()
+    there = deepcopy(teacher).to(default_device(device)).eval()
     loss = partial(mean_flow_loss, velocity=guided_velocity(there, guidance))
-    how = dict(device=device, precision=precision, progress=progress)
-    return tune("MeanFlow", teacher, StepUNet.begin(teacher), loss, lambda: latents, labels, guidance=guidance, preset=preset, seed=seed, out=out, **how)
+    how = dict(preset=preset, seed=seed, out=out, device=device, precision=precision, progress=progress)
+    return tune("MeanFlow", teacher, StepUNet.begin(teacher), loss, latents, labels, guidance, **how)

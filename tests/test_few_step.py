@@ -1,4 +1,6 @@
 "Edges of few-step sampling that would drown its notebook's story."
+from copy import deepcopy
+
 import pytest
 import torch
 from made_up import noise
@@ -10,7 +12,7 @@ from specgen.models import Preset
 
 TINY = Preset(training=dict(steps=3, batch_size=4, lr=1e-3, log_every=1))
 QUIET = dict(preset=TINY, progress=False, device="cpu", precision="fp32")
-LATENTS, LABELS = noise(6, 6, 64), torch.arange(6) % 3
+LATENTS, PATHS, LABELS = noise(6, 6, 64), noise(6, 5, 6, 64), torch.arange(6) % 3
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +24,7 @@ def flow():
 
 
 def learn(method, flow, **settings):
-    examples = (LATENTS, LABELS) if method is mean_flow else (LABELS,)
-    return method(flow, *examples, **{**QUIET, **settings})
+    return method(flow, LATENTS if method is mean_flow else PATHS, LABELS, **{**QUIET, **settings})
 
 
 every_method = pytest.mark.parametrize("method", [reflow, distill, mean_flow])
@@ -73,9 +74,13 @@ def test_a_training_leaves_its_teacher_alone_and_repeats(method, flow):
 def test_a_folder_continues_and_is_of_one_run(method, flow, tmp_path):
     first, again = (learn(method, flow, out=tmp_path).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    for settings in (dict(guidance=3.0), dict(seed=1)):
+    for settings in (dict(seed=1), dict(guidance=3.0) if method is mean_flow else dict(seed=2)):
         with pytest.raises(SpecgenError, match="another folder"):
             learn(method, flow, out=tmp_path, **settings)
+    other = deepcopy(flow)
+    torch.nn.init.ones_(other.conv_out[2].bias)
+    with pytest.raises(SpecgenError, match="another folder"):
+        learn(method, other, out=tmp_path)
     with pytest.raises(SpecgenError, match="huge"):
         learn(method, flow, preset="huge", out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
