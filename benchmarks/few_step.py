@@ -21,7 +21,7 @@ from specgen.datasets import load_recordings
 from specgen.evaluation import Evaluator
 from specgen.few_step import distill, flow_paths, mean_flow, power_times, reflow, straightness
 from specgen.filtering import filter_recordings
-from specgen.flow_matching import UNet, integrate
+from specgen.flow_matching import VelocityNetwork, integrate
 from specgen.pipeline import DigitGenerator, augmented
 from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 
@@ -46,8 +46,8 @@ def once(path, make, *args):
     return load_file(path)["x"]
 
 
-def ends(unet, labels, guidance, seed, steps, method):
-    return unet.sample(labels, guidance=guidance, seed=seed, steps=steps, method=method)
+def ends(flow, labels, guidance, seed, steps, method):
+    return flow.sample(labels, guidance=guidance, seed=seed, steps=steps, method=method)
 
 
 def choose_guidance(generator, dataset, args):
@@ -55,18 +55,18 @@ def choose_guidance(generator, dataset, args):
     evaluator = Evaluator.fit(dataset, out=args.out / "chooser", progress=False)
     asked, found = torch.arange(300) % 10, {}
     for guidance in (1.0, 1.25, 1.5, 2.0):
-        drawn = ends(generator.unet, asked, guidance, 99, power_times(8, 1.3), "midpoint")
+        drawn = ends(generator.flow, asked, guidance, 99, power_times(8, 1.3), "midpoint")
         found[guidance] = evaluator.score(generator.autoencoder.decode(drawn), asked, reference=dataset)["frechet_distance"]
         print(f"guidance {guidance}: {found[guidance]:.3f}", flush=True)
     return {"guidance": min(found, key=found.get), "distances": found}
 
 
-def choose_powers(unet, guidance):
+def choose_powers(flow, guidance):
     "For each solver and number of steps the power whose ends are nearest to those of 64 midpoint steps."
     asked, best = torch.arange(100) % 10, {}
-    true = ends(unet, asked, guidance, 98, 64, "midpoint")
+    true = ends(flow, asked, guidance, 98, 64, "midpoint")
     for method, steps in SOLVERS:
-        errors = {p: rms(ends(unet, asked, guidance, 98, power_times(steps, p), method), true) for p in (POWERS if steps > 1 else (1.0,))}
+        errors = {p: rms(ends(flow, asked, guidance, 98, power_times(steps, p), method), true) for p in (POWERS if steps > 1 else (1.0,))}
         best[f"{method} {steps}"] = min(errors, key=errors.get)
         print(method, steps, {p: round(e, 4) for p, e in errors.items()}, flush=True)
     return best
@@ -76,47 +76,47 @@ def rms(a, b):
     return (a - b).square().mean().sqrt().item()
 
 
-def train_one(method, unet, examples, guidance, seed, args):
+def train_one(method, flow, examples, guidance, seed, args):
     "A student of the examples (paths or latents, and their labels), and the processor's seconds that its training took."
     out, start = args.out / f"{method}_{seed}", time.process_time()
     how = dict(preset=args.preset, seed=seed, out=out, progress=args.progress)
     if method == "MeanFlow":
-        student = mean_flow(unet, *examples, guidance=guidance, **how)
+        student = mean_flow(flow, *examples, guidance=guidance, **how)
     else:
-        student = {"reflow": reflow, "distillation": distill}[method](unet, *examples, **how)
+        student = {"reflow": reflow, "distillation": distill}[method](flow, *examples, **how)
     student.save_pretrained(out / "model")
     return student, once(out / "seconds.json", lambda: round(time.process_time() - start))
 
 
-def untrained(unet, guidance, powers, args):
+def untrained(flow, guidance, powers, args):
     "The rows without training: what is written of each, the network, and the options of `ends`."
     per = 1 if guidance == 1 else 2
     for seed in args.seeds:
-        yield dict(method="flow, euler", steps=50, power=1.0, evaluations=50, calls=50 * per, seed=seed), unet, (guidance, 1000 + seed, 50, "euler")
+        yield dict(method="flow, euler", steps=50, power=1.0, evaluations=50, calls=50 * per, seed=seed), flow, (guidance, 1000 + seed, 50, "euler")
     for method, steps in SOLVERS:
         n, seed = steps * (2 if method == "midpoint" else 1), args.seeds[0]
         for power in dict.fromkeys((1.0, powers[f"{method} {steps}"])):
             about = dict(method=f"flow, {method}", steps=steps, power=power, evaluations=n, calls=n * per, seed=seed)
-            yield about, unet, (guidance, 1000 + seed, power_times(steps, power), method)
+            yield about, flow, (guidance, 1000 + seed, power_times(steps, power), method)
 
 
-def trained(unet, latents, labels, guidance, args):
+def trained(flow, latents, labels, guidance, args):
     "The rows of the trained networks, likewise."
     in_turn = torch.arange(args.paths) % 10
     for seed in args.seeds:
-        paths = once(args.out / f"paths_{seed}.safetensors", lambda seed=seed: flow_paths(unet, in_turn, guidance=guidance, seed=seed))
+        paths = once(args.out / f"paths_{seed}.safetensors", lambda seed=seed: flow_paths(flow, in_turn, guidance=guidance, seed=seed))
         for method in args.only:
-            student, seconds = train_one(method, unet, (latents, labels) if method == "MeanFlow" else (paths, in_turn), guidance, seed, args)
+            student, seconds = train_one(method, flow, (latents, labels) if method == "MeanFlow" else (paths, in_turn), guidance, seed, args)
             for steps in (4, 2, 1):
                 about = dict(method=method, steps=steps, power=1.0, evaluations=steps, calls=steps, seed=seed, train_seconds=seconds)
-                yield about, student if type(student) is UNet else student.for_steps(steps), (1, 1000 + seed, steps, "euler")
+                yield about, student if type(student) is VelocityNetwork else student.for_steps(steps), (1, 1000 + seed, steps, "euler")
 
 
-def straight(unet, guidance):
+def straight(flow, guidance):
     "Of the paths of 100 latents."
     labels = torch.arange(100) % 10
-    noise = torch.randn(100, *unet.shape, generator=torch.Generator().manual_seed(97))
-    return round(straightness(torch.stack([x for _, x in integrate(unet.velocity(labels, guidance), noise, 32, "midpoint")])), 4)
+    noise = torch.randn(100, *flow.shape, generator=torch.Generator().manual_seed(97))
+    return round(straightness(torch.stack([x for _, x in integrate(flow.velocity(labels, guidance), noise, 32, "midpoint")])), 4)
 
 
 def row_scores(drawn, asked, generator, evaluator, real):
@@ -132,13 +132,13 @@ def rounded(rows):
 def main(args):
     generator, recordings = DigitGenerator.from_pretrained(args.flow), load_recordings("fsdd")
     dataset = filter_recordings(recordings, *recordings.split(), out=args.out / "dataset", progress=args.progress)
-    copies, real, unet = augmented(dataset).train, SoundDataset.prepare(recordings), generator.unet
+    copies, real, flow = augmented(dataset).train, SoundDataset.prepare(recordings), generator.flow
     evaluator, asked = trained_evaluator(real, args), torch.arange(args.samples) % 10
     guidance = once(args.out / "guidance.json", choose_guidance, generator, dataset, args)["guidance"]
-    powers = once(args.out / "powers.json", choose_powers, unet, guidance)
+    powers = once(args.out / "powers.json", choose_powers, flow, guidance)
     held = {"real, held out": real.test, "real, held out, from its latents": again(generator, dataset, real)}
     table = [{**BLANK, "method": name, **row} for name, clips in held.items() for row in rounded(evaluator.score_table({"": clips}, real, show=False))]
-    settings = chain(untrained(unet, guidance, powers, args), trained(unet, generator.autoencoder.encode(copies.spectrograms), copies.labels, guidance, args))
+    settings = chain(untrained(flow, guidance, powers, args), trained(flow, generator.autoencoder.encode(copies.spectrograms), copies.labels, guidance, args))
     for about, network, how in settings:
         name = "{method}_{steps}_{power}_{seed}".format(**about).replace(", ", "_")
         drawn = once(args.out / "latents" / f"{name}.safetensors", ends, network, asked, *how)

@@ -22,7 +22,7 @@ from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
 from .filtering import PEAK, filter_counts, filter_recordings
-from .flow_matching import UNet
+from .flow_matching import VelocityNetwork
 from .models import Model, Preset, autocast_dtype, save_samples
 from .report import write_report
 from .spectrogram import Representation, rmse_db
@@ -40,13 +40,13 @@ PIPELINE_PRESETS = {
 
 # %% ../nbs/30_pipeline.ipynb #38f8ab3e
 class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-speech"], license="apache-2.0"):
-    "Class names in, speech out: flow-matching U-Net, autoencoder and representation as one model."
+    "Class names in, speech out: velocity network, autoencoder and representation as one model."
 
     family, presets = "flow", PIPELINE_PRESETS
 
     def __init__(
         self,
-        unet: dict,  # settings of `UNet`
+        flow: dict,  # settings of `VelocityNetwork`
         autoencoder: dict,  # settings of `Autoencoder`
         representation: dict,  # `Representation.to_dict()`, statistics included
         classes: list[str],  # names in the order of the labels
@@ -55,18 +55,18 @@ class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-spee
         n_iter: int = 60,  # Griffin-Lim iterations, likewise
     ):
         super().__init__()
-        self.unet, self.autoencoder = UNet(**unet), Autoencoder(**autoencoder)
+        self.flow, self.autoencoder = VelocityNetwork(**flow), Autoencoder(**autoencoder)
         self.representation = Representation.from_dict(representation)
         self.classes, self.steps, self.guidance, self.n_iter = list(classes), steps, guidance, n_iter
 
 # %% ../nbs/30_pipeline.ipynb #70ae2b59
 @patch(cls_method=True)
-def join(cls: DigitGenerator, unet: UNet, autoencoder: Autoencoder, dataset: SpectrogramDataset, **settings) -> DigitGenerator:
+def join(cls: DigitGenerator, flow: VelocityNetwork, autoencoder: Autoencoder, dataset: SpectrogramDataset, **settings) -> DigitGenerator:
     "Put trained parts together."
-    model = cls(unet._hub_mixin_config, autoencoder._hub_mixin_config, dataset.representation.to_dict(), list(dataset.classes), **settings)
-    model.unet.load_state_dict(unet.state_dict())
+    model = cls(flow._hub_mixin_config, autoencoder._hub_mixin_config, dataset.representation.to_dict(), list(dataset.classes), **settings)
+    model.flow.load_state_dict(flow.state_dict())
     model.autoencoder.load_state_dict(autoencoder.state_dict())
-    return model.to(unet.device).eval()
+    return model.to(flow.device).eval()
 
 
 @patch
@@ -94,7 +94,7 @@ def sample(
 ) -> torch.Tensor:  # (n, 256, 24) spectrograms
     "Draw spectrograms of the asked classes."
     guidance = self.guidance if guidance is None else guidance
-    return self.autoencoder.decode(self.unet.sample(labels, steps=steps or self.steps, guidance=guidance, generator=generator, seed=seed))
+    return self.autoencoder.decode(self.flow.sample(labels, steps=steps or self.steps, guidance=guidance, generator=generator, seed=seed))
 
 
 @patch
@@ -144,14 +144,14 @@ def fit(
     precision: str = "auto",  # of `TrainConfig`
     progress: bool = True,
 ) -> DigitGenerator:  # in eval mode
-    "Train the autoencoder, then the flow in its latents. The same seed gives the same model."
+    "Fit the autoencoder, then train the flow in its latents. The same seed gives the same model."
     size, data = cls.preset(preset), augmented(dataset)
     how = dict(preset=size.training["preset"], device=device, precision=precision, progress=progress)
     autoencoder = Autoencoder.fit(data, seed=seed + 2, out=out and Path(out) / "autoencoder", **how)
     copies = data.train
     latents = autoencoder.encode(copies.spectrograms)
-    unet = UNet.fit(latents, copies.labels, n_classes=len(dataset.classes), seed=seed + 3, out=out and Path(out) / "flow", **how)
-    return cls.join(unet, autoencoder, dataset, **size.model)
+    flow = VelocityNetwork.fit(latents, copies.labels, n_classes=len(dataset.classes), seed=seed + 3, out=out and Path(out) / "flow", **how)
+    return cls.join(flow, autoencoder, dataset, **size.model)
 
 # %% ../nbs/30_pipeline.ipynb #e22286c8
 class Plan(NamedTuple):
@@ -233,7 +233,7 @@ def generator_stage(dataset: SpectrogramDataset, plan: Plan, folder: Path, out: 
     model = DigitGenerator.fit(dataset, seed=plan.seed, out=folder, **{**plan.how, "preset": plan.preset})
     on_main(model.save_pretrained, out / "model")
     n, shape = 5 * int((~dataset.is_test).sum()), list(dataset.spectrograms.shape[1:])
-    return {"parameters": sum(p.numel() for p in model.unet.parameters()), "spectrograms": [n, *shape], "latents": [n, *model.unet.shape]}
+    return {"parameters": sum(p.numel() for p in model.flow.parameters()), "spectrograms": [n, *shape], "latents": [n, *model.flow.shape]}
 
 # %% ../nbs/30_pipeline.ipynb #2a59334e
 def encode_again(sounds: torch.Tensor, representation: Representation) -> torch.Tensor:

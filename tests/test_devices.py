@@ -29,9 +29,9 @@ from specgen.classifier import Classifier, submit
 from specgen.cli import main
 from specgen.core import read_table, write_table
 from specgen.evaluation import Evaluator, cross_validate, diversity, floor_rows, frechet_distance, hold_out_clips, nearest_neighbour_distance
+from specgen.few_step import StepNetwork, distill, mean_flow, reflow
 from specgen.filtering import adaptive_hop_stft, out_of_fold
-from specgen.few_step import StepUNet, distill, mean_flow, reflow
-from specgen.flow_matching import UNet, integrate
+from specgen.flow_matching import VelocityNetwork, integrate
 from specgen.gan import GAN, SCENES, at_step, gan_preset
 from specgen.models import Model, Preset, WaveformDataset, fit_recordings, make_segments, random_segment, save_samples
 from specgen.pipeline import DigitGenerator, run_pipeline
@@ -194,8 +194,8 @@ class Careless(Model):
 
 def flow_as_it_was(x):
     "Noise on the CPU, labels and weights on the device: how the flow was sampled once."
-    unet = UNet(2, channels=(8, 8, 8), embedding=16).to(x.device)
-    return list(integrate(unet.velocity(torch.tensor([0, 1])), torch.randn(2, *unet.shape), 2))[-1][1]
+    flow = VelocityNetwork(2, "unet", dict(channels=(8, 8, 8)), embedding=16).to(x.device)
+    return list(integrate(flow.velocity(torch.tensor([0, 1])), torch.randn(2, *flow.shape), 2))[-1][1]
 
 
 @pytest.mark.parametrize("mistake", ["normalized", "numbered", "shuffled", "noisy", "seeded", "rounded", flow_as_it_was])
@@ -241,7 +241,8 @@ AST_PRESET = replace(AST.preset("quick").changed(training=EPOCH), model=STEM)
 VOCODED = dict(representation=MELS.to_dict(), segment=64)
 HIFIGAN_SIZES = dict(upsample_initial_channel=16, upsample_rates=(5, 4), upsample_kernel_sizes=(11, 8), resblock="2", resblock_kernel_sizes=(3,),
                      resblock_dilation_sizes=((1, 2),), divisor=32)
-UNET = Preset({}, dict(channels=(8, 8, 8), embedding=16), TWO_STEPS)
+UNET = Preset({}, dict(network="unet", size=dict(channels=(8, 8, 8)), embedding=16), TWO_STEPS)
+MLP = Preset({}, dict(size=dict(width=16, hidden=16, depth=2), embedding=16), TWO_STEPS)
 AUTOENCODER = Preset({}, dict(channels=8, blocks=(1, 1)), TWO_STEPS, dict(limits=(3, 1)))
 BANDS = partial(two_classes, MELS, 16, 32, 16, 6)
 STRIPS = partial(two_classes, STFT, 32, 16, 16, 6)
@@ -272,10 +273,12 @@ ROWS = {
     "GAN, grown": Row(GAN, BANDS, GAN_GROWN, asked("to_audio"), draws={}),
     "spectral vocoder": Row(SpectralVocoder, waveforms, Preset(VOCODED, dict(channels=8, hidden=8, blocks=1), TWO_STEPS), asked("to_audio")),
     "HiFi-GAN": Row(HiFiGAN, waveforms, Preset(VOCODED, HIFIGAN_SIZES, {**TWO_STEPS, "grad_clip": None}), asked("to_audio")),
+    "linear autoencoder": Row(Autoencoder, partial(two_classes, GRID, 256, 24, 8, 4), Preset(), asked("encode", "reconstruct")),
     "autoencoder": Row(Autoencoder, partial(two_classes, GRID, 256, 24, 8, 4), AUTOENCODER, {
         **asked("encode", "reconstruct"), "decode": lambda model, x: model.decode(F.avg_pool2d(x.mT, 4))}),
-    "U-Net": Row(UNet, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2, method="heun")),
-    "few steps": Row(StepUNet, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2)),
+    "flow, U-Net": Row(VelocityNetwork, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2, method="heun")),
+    "flow, MLP": Row(VelocityNetwork, latents, MLP, own=dict(n_classes=2), draws=dict(steps=2)),
+    "few steps": Row(StepNetwork, latents, MLP, own=dict(n_classes=2), draws=dict(steps=2)),
     "digits": Row(DigitGenerator, partial(two_classes, GRID, 256, 24, 6, 4), Preset({}, dict(steps=2, n_iter=1), dict(preset="tiny")), {
         **asked("to_audio"), "reconstruct": lambda model, x: model.autoencoder.reconstruct(x)}, draws={}),
 }
@@ -286,7 +289,7 @@ every_model = pytest.mark.parametrize("name", ROWS)
 def tiny(monkeypatch):
     "The smallest sizes under a name, for what trains several models; float32 everywhere."
     monkeypatch.setattr("specgen.models.native_bf16", lambda device: False)
-    for kind, preset in ((Classifier, CLASSIFIER), (Autoencoder, AUTOENCODER), (UNet, UNET)):
+    for kind, preset in ((Classifier, CLASSIFIER), (Autoencoder, AUTOENCODER), (VelocityNetwork, MLP)):
         monkeypatch.setitem(kind.presets, "tiny", preset)
 
 
@@ -374,10 +377,10 @@ def test_vocoders_score_there_as_here():
 def test_few_steps_are_learnt_there_as_here(method):
     data = latents() if method is mean_flow else (noise(8, 5, 6, 64), torch.arange(8) % 2)
     how = dict(preset=Preset(training=TWO_STEPS), **QUIET)
-    here = method(trained("U-Net"), *data, device=HERE, **how).state_dict()
+    here = method(trained("flow, U-Net"), *data, device=HERE, **how).state_dict()
     with pretend_device():
         for place in PLACES:
-            there = method(deepcopy(trained("U-Net")).to(place), *moved(data, place), device=NAME, **how)
+            there = method(deepcopy(trained("flow, U-Net")).to(place), *moved(data, place), device=NAME, **how)
             errors = torch.cat([(t.cpu() - here[key]).abs().flatten() for key, t in there.state_dict().items()])
             assert all_there(there) and errors.mean() < 1e-5
 
@@ -644,7 +647,7 @@ def test_folds(tones, tmp_path):
 
 
 def test_recordings_in_page_out(tones, tmp_path, monkeypatch):
-    for kind in (Classifier, Autoencoder, UNet):
+    for kind in (Classifier, Autoencoder, VelocityNetwork):
         monkeypatch.setitem(kind.presets, "quick", kind.presets["tiny"])
     speak = ["generate", "low,high", "--model", str(tmp_path / "run")]
     with pretend_device():

@@ -6,8 +6,8 @@ import torch
 from made_up import noise
 
 from specgen.core import SpecgenError, seeded
-from specgen.few_step import StepUNet, distill, flow_paths, mean_flow, power_times, reflow, straightness
-from specgen.flow_matching import UNet
+from specgen.few_step import StepNetwork, distill, flow_paths, mean_flow, power_times, reflow, straightness
+from specgen.flow_matching import VelocityNetwork
 from specgen.models import Preset
 
 TINY = Preset(training=dict(steps=3, batch_size=4, lr=1e-3, log_every=1))
@@ -18,8 +18,8 @@ LATENTS, PATHS, LABELS = noise(6, 6, 64), noise(6, 5, 6, 64), torch.arange(6) % 
 @pytest.fixture(scope="module")
 def flow():
     with seeded(0):
-        model = UNet(3, channels=(8, 8, 8), embedding=16).eval()
-        torch.nn.init.normal_(model.conv_out[2].weight, std=0.1)
+        model = VelocityNetwork(3, size=dict(width=32, hidden=48, depth=2), embedding=16).eval()
+        torch.nn.init.normal_(model.network.last.weight, std=0.1)
     return model
 
 
@@ -48,7 +48,7 @@ def test_a_path_is_the_flows_own(flow):
 
 
 def test_it_begins_as_the_flow_whatever_the_length(flow):
-    begun, t = StepUNet.begin(flow).eval(), torch.rand(6, generator=torch.Generator().manual_seed(0))
+    begun, t = StepNetwork.begin(flow).eval(), torch.rand(6, generator=torch.Generator().manual_seed(0))
     for length in (None, torch.zeros(6), torch.full((6,), 0.5)):
         assert torch.equal(begun(LATENTS, t, LABELS, length), flow(LATENTS, t, LABELS))
 
@@ -57,9 +57,9 @@ def test_folded_for_a_number_of_steps_it_is_a_plain_network(flow, tmp_path):
     model = learn(distill, flow)
     t, half = torch.full((6,), 0.5), torch.full((6,), 0.5)
     plain = model.for_steps(2)
-    assert type(plain) is UNet and torch.allclose(plain(LATENTS, t, LABELS), model(LATENTS, t, LABELS, half), atol=1e-6)
+    assert type(plain) is VelocityNetwork and torch.allclose(plain(LATENTS, t, LABELS), model(LATENTS, t, LABELS, half), atol=1e-6)
     model.save_pretrained(tmp_path)
-    assert torch.equal(StepUNet.from_pretrained(tmp_path).sample(LABELS, steps=2, seed=0), plain.sample(LABELS, steps=2, guidance=1, seed=0))
+    assert torch.equal(StepNetwork.from_pretrained(tmp_path).sample(LABELS, steps=2, seed=0), plain.sample(LABELS, steps=2, guidance=1, seed=0))
 
 
 @every_method
@@ -78,7 +78,7 @@ def test_a_folder_continues_and_is_of_one_run(method, flow, tmp_path):
         with pytest.raises(SpecgenError, match="another folder"):
             learn(method, flow, out=tmp_path, **settings)
     other = deepcopy(flow)
-    torch.nn.init.ones_(other.conv_out[2].bias)
+    torch.nn.init.ones_(other.network.last.bias)
     with pytest.raises(SpecgenError, match="another folder"):
         learn(method, other, out=tmp_path)
     with pytest.raises(SpecgenError, match="huge"):
