@@ -29,6 +29,7 @@ from specgen.classifier import Classifier, submit
 from specgen.cli import main
 from specgen.core import read_table, write_table
 from specgen.evaluation import Evaluator, cross_validate, diversity, floor_rows, frechet_distance, hold_out_clips, nearest_neighbour_distance
+from specgen.few_step import StepNetwork, distill, mean_flow, reflow
 from specgen.filtering import adaptive_hop_stft, out_of_fold
 from specgen.flow_matching import VelocityNetwork, integrate
 from specgen.gan import GAN, SCENES, at_step, gan_preset
@@ -292,6 +293,7 @@ ROWS = {
         **asked("encode", "reconstruct"), "decode": lambda model, x: model.decode(F.avg_pool2d(x.mT, 4))}),
     "flow, U-Net": Row(VelocityNetwork, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2, method="heun")),
     "flow, MLP": Row(VelocityNetwork, latents, MLP, own=dict(n_classes=2), draws=dict(steps=2)),
+    "few steps": Row(StepNetwork, latents, MLP, own=dict(n_classes=2), draws=dict(steps=2)),
     "digits": Row(DigitGenerator, partial(two_classes, GRID, 256, 24, 6, 4), Preset({}, dict(steps=2, n_iter=1), dict(preset="tiny")), {
         **asked("to_audio"), "reconstruct": lambda model, x: model.autoencoder.reconstruct(x)}, draws={}),
 }
@@ -386,6 +388,18 @@ def test_vocoders_score_there_as_here():
             for place in PLACES:
                 assert_same(there.evaluate(moved(data, place)), here.evaluate(data))
             assert trained("GAN, source").to_audio(BANDS().spectrograms[:2].to(NAME), vocoder=there).device == DEVICE
+
+
+@pytest.mark.parametrize("method", [reflow, distill, mean_flow])
+def test_few_steps_are_learnt_there_as_here(method):
+    data = latents() if method is mean_flow else (noise(8, 5, 6, 64), torch.arange(8) % 2)
+    how = dict(preset=Preset(training=TWO_STEPS), **QUIET)
+    here = method(trained("flow, U-Net"), *data, device=HERE, **how).state_dict()
+    with pretend_device():
+        for place in PLACES:
+            there = method(deepcopy(trained("flow, U-Net")).to(place), *moved(data, place), device=NAME, **how)
+            errors = torch.cat([(t.cpu() - here[key]).abs().flatten() for key, t in there.state_dict().items()])
+            assert all_there(there) and errors.mean() < 1e-5
 
 
 # ---- training
