@@ -55,7 +55,7 @@ class SoundDataset:
     classes: list[str]
     sample_rate: int  # hertz
     domain: str  # 'words' or 'sounds', of `AudioDataset.domain`
-    levels: torch.Tensor  # (N, 3) of `sound_levels`, before anything was cut or filled
+    levels: torch.Tensor  # (N, 3) of `sound_levels`, before anything was cut
     is_test: torch.Tensor  # (N,) bool
     speakers: list[str | None] = field(default_factory=list)  # N, or none known
 
@@ -133,6 +133,9 @@ def with_codecs(dataset: SoundDataset) -> SoundDataset:
     return replace(thrice, waveforms=torch.cat([dataset.waveforms, *copies]))
 
 # %% ../nbs/15_sound_evaluation.ipynb #7e421612
+N_MFCC = 20  # cepstral coefficients
+
+
 def time_layers(inputs: int, channels: tuple[int, ...]) -> nn.Sequential:
     "Dilated convolutions over time with batch normalisation and ReLU (Snyder et al. 2018): (N, inputs, time) -> (N, channels[-1], time)."
     layers = [nn.BatchNorm1d(inputs)]
@@ -145,7 +148,6 @@ def time_layers(inputs: int, channels: tuple[int, ...]) -> nn.Sequential:
 # %% ../nbs/15_sound_evaluation.ipynb #e880846b
 class SoundClassifier(Model):
     "A classifier of sounds (N, samples) that hears no difference between loud and soft ones."
-
     family, least_classes = "sound-classifier", 2
 
     def __init__(
@@ -154,7 +156,6 @@ class SoundClassifier(Model):
         channels: tuple[int, ...] = (32, 64, 128, 128),  # of the layers
         stem: tuple[int, int] = (2, 2),  # of 'mel': steps of the first layer along frequency and time
         bands: int = 3,  # of 'mel': places along frequency that are told apart at the end
-        n_mfcc: int = 20,  # of 'mfcc': coefficients
         n_features: int = 64,  # numbers of the embedding
         *,
         depth_db: float = 60.0,  # what lies further below a clip's loudest band is not heard
@@ -165,18 +166,18 @@ class SoundClassifier(Model):
         super().__init__()
         self.representation, self.depth_db = Representation.from_dict(representation), depth_db
         self.classes, self.samples, self.kind = list(classes), samples, choose("kind", kind, {k: k for k in ("mel", "mfcc")})
-        self.build(channels, stem, bands, n_mfcc, n_features)
+        self.build(channels, stem, bands, n_features)
 
 # %% ../nbs/15_sound_evaluation.ipynb #f6aeff2d
 @patch
-def build(self: SoundClassifier, channels, stem, bands: int, n_mfcc: int, n_features: int):
+def build(self: SoundClassifier, channels, stem, bands: int, n_features: int):
     "The layers."
     if self.kind == "mel":
         self.stages = nn.Sequential(*conv_stages(channels, stem), nn.AdaptiveAvgPool2d((bands, 1)), nn.Flatten())
         n = bands * channels[-1]
     else:
-        self.stages, n = time_layers(n_mfcc, channels), 2 * channels[-1]
-        cosines = scipy.fft.dct(torch.eye(self.representation.n_mels).numpy(), axis=0, norm="ortho")[:n_mfcc]
+        self.stages, n = time_layers(N_MFCC, channels), 2 * channels[-1]
+        cosines = scipy.fft.dct(torch.eye(self.representation.n_mels).numpy(), axis=0, norm="ortho")[:N_MFCC]
         self.register_buffer("dct", torch.from_numpy(cosines), persistent=False)
     self.embedding = nn.Sequential(nn.Dropout(0.3), nn.Linear(n, n_features), nn.ReLU())
     self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(n_features, len(self.classes)))
@@ -267,7 +268,7 @@ def kind_presets(kind: str) -> dict[str, Preset]:
     model, mels, own = KINDS[kind]
     wide = {**model, "stem": (4, 4), "bands": 4, "depth_db": 80.0, "channels": (32, 64, 128, 256) if model["kind"] == "mel" else (128, 128, 128, 256)}
     word, sound = {**WORD_MELS, **mels}, {**WORD_MELS, **mels, "f_min": 50.0, "n_mels": 64, "hop": 0.016}
-    sizes = {"quick": dict(epochs=20, max_steps=300, batch_size=32, lr=3e-3), "small": dict(epochs=120, max_steps=1500, batch_size=64, lr=3e-3)}
+    sizes = {"quick": dict(epochs=20, max_steps=120, batch_size=32, lr=4e-3), "small": dict(epochs=120, max_steps=1500, batch_size=64, lr=3e-3)}
     found = {f"words/{size}": Preset(word, model, {**how, **FULL}, {**WORD, **own}) for size, how in sizes.items()}
     found["sounds/quick"] = Preset(sound, wide, dict(epochs=10, max_steps=60, batch_size=32, lr=3e-3, **FULL), {**SOUND, **own})
     found["sounds/small"] = Preset(sound, wide, dict(epochs=120, max_steps=1200, batch_size=32, lr=2e-3, **FULL), {**SOUND, **own})
