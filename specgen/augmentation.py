@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['up_forward', 'down_back', 'faster', 'slower', 'augment_dataset', 'random_shift', 'vtlp_time_warp', 'random_eq',
-           'spec_augment', 'time_roll', 'augment', 'mixup', 'energy_mixup']
+           'spec_augment', 'time_roll', 'augment', 'mixup', 'energy_mixup', 'distort']
 
 # %% ../nbs/10_augmentation.ipynb #584c475b
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -236,3 +238,55 @@ def energy_mixup(
     p = 1 / (1 + pressure / pressure[other] * (1 - share) / share)
     own = (p.square() / (p.square() + (1 - p).square()))[..., None]
     return torch.lerp(energies[other], energies, own.to(energies)), torch.lerp(targets[other], targets, share.to(targets))
+
+# %% ../nbs/10_augmentation.ipynb #a314f4a5
+def shaped(x: torch.Tensor, gain: Callable) -> torch.Tensor:
+    "Filter sounds (N, samples) in the frequency domain; `gain` takes frequencies from 0 to 1 (half the sample rate) and gives (N, bins)."
+    spectrum = torch.fft.rfft(x)
+    return torch.fft.irfft(spectrum * gain(torch.linspace(0, 1, spectrum.shape[1], device=x.device)), n=x.shape[1])
+
+
+def reverberant(x: torch.Tensor, rand: Callable, sample_rate: int) -> torch.Tensor:
+    "Sounds in rooms: their convolution with a decaying noise of 0.1 to 0.6 s, whose energy is at most that of the direct sound."
+    n = round(0.6 * sample_rate)
+    decay = (-6.9 * torch.arange(n, device=x.device) / (sample_rate * (0.1 + 0.5 * rand(len(x), 1)))).exp()
+    tail = decay * (2 * rand(len(x), n) - 1)
+    tail = rand(len(x), 1) * tail / tail.square().sum(1, keepdim=True).sqrt()
+    size = x.shape[1] + n
+    return x + torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(tail, size), n=size)[:, : x.shape[1]]
+
+# %% ../nbs/10_augmentation.ipynb #c766d78b
+def noisy(x: torch.Tensor, rand: Callable) -> torch.Tensor:
+    "Sounds with white to brown noise, 5 to 35 dB below them."
+    noise = shaped(2 * rand(*x.shape) - 1, lambda f: (f + 1 / 64) ** -rand(len(x), 1))
+    ratio = 10 ** (-(5 + 30 * rand(len(x), 1)) / 20)
+    return x + noise * ratio * x.square().mean(1, keepdim=True).sqrt() / noise.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
+
+
+def band_limited(x: torch.Tensor, rand: Callable) -> torch.Tensor:
+    "Sounds through a channel that loses what lies below 0 to 10 % and above 50 to 100 % of the band."
+    low, high = 0.1 * rand(len(x), 1), 0.5 + 0.5 * rand(len(x), 1)
+    return shaped(x, lambda f: torch.sigmoid((f - low) * 60) * torch.sigmoid((high - f) * 60))
+
+
+def coarse(x: torch.Tensor, rand: Callable) -> torch.Tensor:
+    "Sounds clipped at 30 to 100 % of their peak, then kept as 4 to 8 bits of the μ-law."
+    x = x / x.abs().amax(1, keepdim=True).clamp(min=1e-8)
+    limit, steps = 0.3 + 0.7 * rand(len(x), 1), 2 ** (3 + 4 * rand(len(x), 1))
+    x = (x / limit).clamp(-1, 1)
+    law = x.sign() * (255 * x.abs()).log1p() / 5.5452
+    law = (law * steps).round() / steps
+    return law.sign() * (law.abs() * 5.5452).expm1() / 255
+
+# %% ../nbs/10_augmentation.ipynb #b4c217ae
+def distort(
+    x: torch.Tensor,  # (N, samples)
+    generator: torch.Generator | None = None,
+    *,
+    sample_rate: int,  # hertz
+) -> torch.Tensor:  # (N, samples), at no particular level
+    "Each sound as another room, microphone and line would give it: every distortion comes to half of them."
+    rand = partial(draw, torch.rand, generator=generator, device=x.device)
+    for change in (partial(reverberant, sample_rate=sample_rate), noisy, band_limited, coarse):
+        x = torch.where(rand(len(x), 1) < 0.5, change(x, rand), x)
+    return x

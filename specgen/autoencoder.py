@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .augmentation import random_shift
-from .core import SpecgenError, seeded
+from .core import SpecgenError, default_device, seeded
 from .models import Model, Preset, zero_init
 from .spectrogram_dataset import SpectrogramDataset
 from .training import TrainConfig, train
@@ -25,15 +25,17 @@ FRAMES_BINS, LATENT = (24, 256), (6, 64)  # (time, freq) of what goes in, and of
 PATCH = 4  # both sides of the patch of a spectrogram that one number of a latent stands for
 SHIFT = dict(limits=(3, 1))  # how many bins and frames a training spectrogram is moved at most
 AUTOENCODER_PRESETS = {
-    # seconds
-    "quick": Preset(model=dict(channels=16, blocks=(1, 1)), training=dict(steps=100, batch_size=32, lr=3e-3, warmup=10), augment=SHIFT),
-    # two minutes on two cores
-    "small": Preset(model=dict(channels=64, blocks=(1, 3)), training=dict(steps=500, batch_size=64, lr=3e-3, warmup=20), augment=SHIFT),
+    # seconds: the linear map alone
+    "quick": Preset(),
+    "small": Preset(),
     # 100,000 spectrograms; a GPU
     "source": Preset(model=dict(channels=128, blocks=(3, 6)), training=dict(steps=20_000, batch_size=256, lr=2e-3, warmup=200, ema=0.999), augment=SHIFT),
 }
 
 # %% ../nbs/17_autoencoder.ipynb #dcdb4842
+OVERSAMPLING = 128  # components that the randomised decomposition finds beside those that are kept
+
+
 def pca_procrustes(
     x: torch.Tensor,  # (N, 24, 256): (time, freq)
     seed: int = 0,  # of the randomised decomposition
@@ -43,10 +45,10 @@ def pca_procrustes(
     The rotation solves the orthogonal Procrustes problem (Schönemann 1966).
     """
     x = x.cpu()
-    flat = x.flatten(1)
+    flat, kept = x.flatten(1), LATENT[0] * LATENT[1]
     centre = flat.mean(0)
     with seeded(seed):
-        components = torch.svd_lowrank(flat - centre, min(LATENT[0] * LATENT[1], len(flat)), niter=2)[2]
+        components = torch.svd_lowrank(flat - centre, min(kept + OVERSAMPLING, len(flat)), niter=3)[2][:, :kept]
     means = F.avg_pool2d(x, PATCH).flatten(1)
     left, _, right = torch.linalg.svd(((flat - centre) @ components).T @ (means - means.mean(0)), full_matrices=False)
     return (components @ left @ right).T.contiguous(), centre
@@ -82,13 +84,14 @@ class Autoencoder(Model):
     def __init__(
         self,
         channels: int = 64,  # of both networks, a multiple of 8
-        blocks: tuple[int, int] = (1, 3),  # residual blocks of the encoder and of the decoder
+        blocks: tuple[int, int] | None = None,  # residual blocks of the encoder and of the decoder; None = the linear map alone
     ):
         super().__init__()
         pixels, numbers = FRAMES_BINS[0] * FRAMES_BINS[1], LATENT[0] * LATENT[1]
-        self.linear_encoder, self.linear_decoder = nn.Linear(pixels, numbers), nn.Linear(numbers, pixels)
-        self.encoder = nn.Sequential(nn.PixelUnshuffle(PATCH), corrector(PATCH**2, channels, blocks[0], 1))
-        self.decoder = nn.Sequential(corrector(1, channels, blocks[1], PATCH**2), nn.PixelShuffle(PATCH))
+        self.register_buffer("code", torch.zeros(numbers, pixels))
+        self.register_buffer("centre", torch.zeros(pixels))
+        self.encoder = blocks and nn.Sequential(nn.PixelUnshuffle(PATCH), corrector(PATCH**2, channels, blocks[0], 1))
+        self.decoder = blocks and nn.Sequential(corrector(1, channels, blocks[1], PATCH**2), nn.PixelShuffle(PATCH))
         self.register_buffer("latent_mean", torch.zeros(LATENT))
         self.register_buffer("latent_std", torch.ones(()))
 
@@ -96,13 +99,15 @@ class Autoencoder(Model):
 @patch
 def compress(self: Autoencoder, x):
     "(N, 24, 256) -> (N, 6, 64), not standardised; both (time, freq)"
-    return self.linear_encoder(x.flatten(1)).view(-1, *LATENT).float() + self.encoder(x[:, None])[:, 0]
+    z = F.linear(x.flatten(1) - self.centre, self.code).view(-1, *LATENT).float() / PATCH
+    return z + self.encoder(x[:, None])[:, 0] if self.encoder else z
 
 
 @patch
 def expand(self: Autoencoder, z):
     "(N, 6, 64), not standardised -> (N, 24, 256); both (time, freq)"
-    return self.linear_decoder(z.flatten(1)).view(-1, *FRAMES_BINS).float() + self.decoder(z[:, None])[:, 0]
+    x = (F.linear(PATCH * z.flatten(1), self.code.T) + self.centre).view(-1, *FRAMES_BINS).float()
+    return x + self.decoder(z[:, None])[:, 0] if self.decoder else x
 
 
 @patch
@@ -140,12 +145,9 @@ def reconstruct(self: Autoencoder, spectrograms: torch.Tensor) -> torch.Tensor:
 @patch
 def start_linear(self: Autoencoder, spectrograms: torch.Tensor, seed: int = 0) -> Autoencoder:
     "Give the model the linear code of the spectrograms (N, 256, 24); its networks, if untrained, add nothing to it."
-    code, centre = (t.to(self.device) for t in pca_procrustes(spectrograms.mT, seed))
-    with torch.no_grad():
-        self.linear_encoder.weight.copy_(code / PATCH)
-        self.linear_encoder.bias.copy_(-(code @ centre) / PATCH)
-        self.linear_decoder.weight.copy_(code.T * PATCH)
-        self.linear_decoder.bias.copy_(centre)
+    code, centre = pca_procrustes(spectrograms.mT, seed)
+    self.code.copy_(code)
+    self.centre.copy_(centre)
     return self
 
 # %% ../nbs/17_autoencoder.ipynb #ffd96f01
@@ -175,20 +177,19 @@ def fit(
     *,
     preset: str | Preset = "small",
     seed: int = 0,
-    out: str | Path | None = None,  # for the checkpoint and the curves; the same one again continues or returns at once
+    out: str | Path | None = None,  # for the checkpoint and the curves, if networks are trained; the same one again continues or returns at once
     device=None,  # None = the GPU if there is one
     precision: str = "auto",  # of `TrainConfig`
     progress: bool = True,
 ) -> Autoencoder:  # in eval mode
-    "Train an autoencoder. The same seed gives the same model. Raises `SpecgenError` for spectrograms of another size and an unknown preset."
+    "Fit the linear map, then train the preset's networks, if it has any. The same seed gives the same model. Raises `SpecgenError` for another size."
     size, train_part, held = cls.preset(preset), dataset.train, dataset.test.spectrograms
     with seeded(seed):
         model = cls(**size.model)
-    model.start_linear(check_shape(train_part.spectrograms, FRAMES_BINS[::-1], "spectrograms"), seed)
-    config = TrainConfig(seed=seed, precision=precision, **size.training)
-    root = model.linear_encoder.in_features**0.5
-    scales = {"linear_encoder.weight": 1 / (PATCH * root), "linear_decoder.weight": PATCH / root}
-    validate = (lambda model: {"loss": (model.reconstruct(held) - held).square().mean()}) if len(held) else None
-    train(model, train_part, partial(shifted_error, **size.augment), config, out=out, validate=validate, title="autoencoder", progress=progress,
-          device=device, lr_scales=scales)
+    model.start_linear(check_shape(train_part.spectrograms, FRAMES_BINS[::-1], "spectrograms"), seed).to(default_device(device)).eval()
+    if size.training:
+        config = TrainConfig(seed=seed, precision=precision, **size.training)
+        validate = (lambda model: {"loss": (model.reconstruct(held) - held).square().mean()}) if len(held) else None
+        loss = partial(shifted_error, **size.augment)
+        train(model, train_part, loss, config, out=out, validate=validate, title="autoencoder", progress=progress, device=device)
     return model.standardize_latents(train_part.spectrograms)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['frechet_distance', 'kernel_distance', 'inception_score', 'modified_inception_score', 'am_score', 'label_accuracy',
-           'nearest_neighbour_distance', 'class_diversity', 'diversity', 'Evaluator', 'hold_out_clips', 'floor_rows',
-           'cross_validate']
+           'nearest_neighbour_distance', 'class_diversity', 'diversity', 'effective_number', 'Evaluator',
+           'hold_out_clips', 'floor_rows', 'cross_validate']
 
 # %% ../nbs/14_evaluation.ipynb #8e092f40
 import math
@@ -140,6 +140,14 @@ def diversity(
     "The mean of `class_diversity` over the classes that have at least two clips."
     found = class_diversity(features, labels)
     return sum(found.values()) / len(found) if found else math.nan
+
+# %% ../nbs/14_evaluation.ipynb #e3c1a001
+def effective_number(
+    names: list,  # such as the classes heard
+) -> float:
+    "exp of the entropy of how often each name comes: 1 for always the same one, their number for all alike."
+    counts = torch.tensor([names.count(name) for name in set(names)], dtype=torch.float64)
+    return torch.special.entr(counts / counts.sum()).sum().exp().item()
 
 # %% ../nbs/14_evaluation.ipynb #ee6a920c
 class Evaluator:
@@ -281,11 +289,13 @@ SHORT = {"label_accuracy": "accuracy", "frechet_distance": "Fréchet", "kernel_d
          "modified_inception_score": "mIS", "am_score": "AM", "nearest_neighbour_distance": "nearest", "diversity": "diversity", "least_diversity": "least"}
 
 
-def score_text(table: list[dict]) -> str:
-    "The rows of `Evaluator.score_table` as lines of text."
-    width = max(len(row["name"]) for row in table)
-    lines = [" " * width + "".join(f"{short:>10s}" for short in SHORT.values())]
-    return "\n".join(lines + [row["name"].ljust(width) + "".join(f"{row[name]:10.3f}" for name in SHORT) for row in table])
+def score_text(table: list[dict], short: dict[str, str] = SHORT, titles: tuple[str, ...] = ("name",)) -> str:
+    "The rows of a table of scores as lines of text: the columns `titles`, then the numbers that `short` gives short names."
+    widths = [max(len(row[title]) for row in table) for title in titles]
+    lines = [" " * (sum(widths) + len(widths) - 1) + "".join(f"{name:>10s}" for name in short.values())]
+    for row in table:
+        lines.append(" ".join(row[title].ljust(width) for title, width in zip(titles, widths, strict=True)) + "".join(f"{row[name]:10.3f}" for name in short))
+    return "\n".join(lines)
 
 # %% ../nbs/14_evaluation.ipynb #d2575a56
 @patch

@@ -61,8 +61,8 @@ def draw_filtering(dataset: SpectrogramDataset):
 
 def draw_flow(model, label: int, seed: int, moments=(0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)):
     "One word at moments between noise and spectrogram."
-    x0 = randn((1, *model.unet.shape), torch.Generator().manual_seed(seed), model.device)
-    path = list(integrate(model.unet.velocity(torch.tensor([label]), model.guidance), x0, 50))
+    x0 = randn((1, *model.flow.shape), torch.Generator().manual_seed(seed), model.device)
+    path = list(integrate(model.flow.velocity(torch.tensor([label]), model.guidance), x0, 50))
     specs = [model.autoencoder.decode(path[round(50 * t)][1])[0] for t in moments]
     return show_specs(specs, titles=[f"t = {t:g}" for t in moments], ncols=len(moments), figsize=(11, 1.9))
 
@@ -107,15 +107,14 @@ def report_figures(dataset: SpectrogramDataset, model, samples: dict, run: RunFo
     test, classes, spec = dataset.test, dataset.classes, dict(representation=model.representation)
     held = [int((test.labels == k).nonzero()[0]) for k in test.labels.unique()[:6]]
     real, copies = test.spectrograms[held], augment_dataset(dataset.train.select([0]))
-    curves = {name: run.path / "generator" / name / "history.csv" for name in ("autoencoder", "flow")}
+    curves = {name: path for name in ("autoencoder", "flow") if (path := run.path / "generator" / name / "history.csv").is_file()}
     figures = [
         ("Every recording is trimmed and fitted to one duration; those that would need too much stretching, and those that a classifier which never saw them "
          "finds hardest, are left out.", draw_filtering(dataset)),
         ("One clip and its four augmented copies.", show_specs(copies.spectrograms, titles=copies.about["kinds"], ncols=5, **spec)),
         ("Held-out recordings (above) and what comes back from one number in sixteen (below).",
          show_specs(torch.cat([real, model.autoencoder.reconstruct(real)]), titles=[classes[k] for k in test.labels[held]] * 2, ncols=len(held), **spec)),
-        ("Training of the autoencoder.", plot_history(curves["autoencoder"])),
-        ("Training of the flow.", plot_history(curves["flow"])),
+        *[(f"Training of the {name}.", plot_history(path)) for name, path in curves.items()],
         (f"From noise to '{classes[-1]}' in fifty steps.", draw_flow(model, len(classes) - 1, run.settings["seed"])),
         ("Drawn from noise.", drawn_grid(samples, classes)),
     ]

@@ -5,11 +5,13 @@ from made_up import noise
 
 from specgen.autoencoder import Autoencoder, pca_procrustes
 from specgen.core import SpecgenError
+from specgen.models import Preset
 from specgen.spectrogram import LogSTFT
 from specgen.spectrogram_dataset import SpectrogramDataset
 
 GRID = LogSTFT(sample_rate=8000, n_fft=512, hop_length=128, n_bins=256)
 SIZE = (256, 24)  # (freq, time)
+NETWORKS = Preset(model=dict(channels=8, blocks=(1, 1)), training=dict(steps=3, batch_size=8), augment=dict(limits=(3, 1)))
 
 
 def dataset(spectrograms):
@@ -31,12 +33,13 @@ def test_spectrograms_that_are_all_the_same():
     assert model.encode(x).isfinite().all() and model.reconstruct(x).isfinite().all()
 
 
-def test_same_seed_same_autoencoder_whatever_the_global_state():
+@pytest.mark.parametrize("preset", ["small", NETWORKS])
+def test_same_seed_same_autoencoder_whatever_the_global_state(preset):
     data = dataset(noise(40, *SIZE))
-    first = Autoencoder.fit(data, preset="quick", seed=1, progress=False).state_dict()
+    first = Autoencoder.fit(data, preset=preset, seed=1, progress=False).state_dict()
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    second = Autoencoder.fit(data, preset="quick", seed=1, progress=False).state_dict()
+    second = Autoencoder.fit(data, preset=preset, seed=1, progress=False).state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -55,6 +58,13 @@ def test_predictions_leave_the_callers_mode_and_random_state():
     state = torch.get_rng_state()
     model.reconstruct(x)
     assert model.training and torch.equal(state, torch.get_rng_state())
+
+
+def test_networks_are_trained_and_the_linear_map_stays():
+    data = dataset(noise(20, *SIZE))
+    linear, trained = (Autoencoder.fit(data, preset=preset, progress=False) for preset in ("small", NETWORKS))
+    assert torch.equal(linear.code, trained.code) and not list(linear.parameters())
+    assert not torch.equal(linear.reconstruct(data.spectrograms), trained.reconstruct(data.spectrograms))
 
 
 @pytest.mark.parametrize("shape", [(256, 24), (2, 24, 256), (2, 255, 24)])

@@ -153,8 +153,10 @@ def spoken(n_classes, n=None, speakers=("ann", "bob"), unseen=()):
 
 def untrained(n_classes):
     with seeded(0):
-        unet = dict(n_classes=n_classes, channels=[8, 8, 8], embedding=16)
-        return DigitGenerator(unet, dict(channels=8, blocks=[1, 1]), GRID.to_dict(), [f"$word_{k}$" for k in range(n_classes)], steps=1, n_iter=1).eval()
+        flow = dict(n_classes=n_classes, size=dict(width=16, hidden=16, depth=1), embedding=16)
+        model = DigitGenerator(flow, {}, GRID.to_dict(), [f"$word_{k}$" for k in range(n_classes)], steps=1, n_iter=1).eval()
+    model.autoencoder.start_linear(noise(20, 256, 24))
+    return model
 
 
 @pytest.mark.parametrize("n_classes", [2, 13, 99, 1000])
