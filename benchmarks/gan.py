@@ -1,91 +1,169 @@
-"""What an evaluation classifier hears in the conditional GAN's spectrograms: the source's method, every step beyond it, all steps together; ESC-10 and digits.
+"""What evaluation classifiers hear in the conditional GAN's sounds: its representation, ESC-10, spoken digits, each step left out, and HiFi-GAN's mels.
 
-    SPECGEN_DATA=... python benchmarks/gan.py [--only source,final,digits,steps] [--preset small] [--out runs/gan]
+    SPECGEN_DATA=... python benchmarks/gan.py [--only ceiling,sounds,words,left_out,speech] [--preset small] [--out runs/gan]
 
-ESC-10 trains on folds 1 to 4; the evaluation classifier learns the same clips (the preset for sounds of `specgen.classifier`) and is itself measured on all
-five folds (`--folds`). `source` is the source's method at the preset's width: 100 epochs at its learning rate; `final` has all steps. FSDD trains on
-takes 5 to 49; `steps` trains a small model there for a short time (preset quick, `--short` epochs) with one step more each time, all but the last.
-Real clips, heard by the same classifier, are the first rows of each table. Every training is kept under --out and taken up again from there; so the same
-command, stopped and started, ends with the whole tables, which are also written to results/gan_*.csv.
+Everything is scored on sounds that were written to 16-bit wavs and read again, by the three classifiers of `specgen.sound_evaluation`. ESC-10 trains on folds
+1 to 4, FSDD on takes 5 to 49. `ceiling` brings real held-out clips to spectrograms of several kinds and back. `sounds` and `words` train the preset's model;
+truncations are tried on other seeds under the first classifier alone, and the best one's row is marked. `left_out` trains a small model for a short time with
+every step but one, three seeds each. `speech` trains on HiFi-GAN's 80 mels and is heard through the published HiFi-GAN and through phase retrieval.
+`--before` scores a saved model beside the new one. Every training is kept under --out and taken up again from there; tables go to results/gan_*.csv.
 """
 import argparse
+import statistics
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from specgen.core import write_table
+from specgen.audio import peak_normalize
+from specgen.core import read_json, write_json, write_table
 from specgen.datasets import load_recordings
-from specgen.evaluation import Evaluator
-from specgen.gan import GAN, GAN_STEPS, HEARD, SPOKEN, at_step
+from specgen.gan import GAN, GAN_STEPS, SHARP, SPOKEN, at_step, without
+from specgen.models import MELS_8K
+from specgen.phase import phase_retrieval
+from specgen.sound_evaluation import SoundDataset, SoundEvaluator
+from specgen.spectrogram import LogMel
+from specgen.spectrogram_dataset import encode_recordings
+from specgen.vocoder import HiFiGAN
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("label_accuracy", "frechet_distance", "inception_score", "diversity", "least_diversity", "nearest_neighbour_distance")
+SPLIT = {"esc10": dict(by="fold", test=5), "fsdd": dict(by="official")}
+COLUMNS = ("n", "label_accuracy", "frechet_distance", "kernel_distance", "diversity", "least_diversity", "memorisation", "classes", "peak", "level", "silence")
+TRUNCATIONS = (1.0, 0.85, 0.7, 0.55)
 
 
-def sounds_evaluator(recordings, args):
-    "An evaluation classifier of the GAN's spectrograms of sounds, trained on folds 1 to 4; prints its accuracy on every fold asked for."
-    rows, evaluator = [], None
-    for fold in args.folds:
-        data = GAN.prepare(recordings, preset=args.preset, by="fold", test=fold)
-        fitted = Evaluator.fit(data, preset=args.preset, seed=args.seed, out=args.out / f"evaluator_{args.preset}_fold{fold}", progress=args.progress)
-        rows.append({"fold": fold, "accuracy": fitted.accuracy})
-        print(f"evaluation classifier, ESC-10 fold {fold}: {fitted.accuracy:.1%}", flush=True)
-        evaluator = fitted if fold == 5 else evaluator
-    mean = sum(row["accuracy"] for row in rows) / len(rows)
-    print(f"evaluation classifier, mean of {len(rows)} folds: {mean:.1%}", flush=True)
-    write_table(RESULTS / "gan_judge.csv", [*rows, {"fold": "mean", "accuracy": mean}])
-    evaluator.save_pretrained(args.out / "evaluator_sounds")
-    return evaluator
+def listeners(name, args):
+    "Recordings, the same as they are heard, and the evaluation classifiers that learnt from their training clips."
+    recordings = load_recordings(name)
+    sounds = SoundDataset.prepare(recordings, **SPLIT[name])
+    evaluator = SoundEvaluator.fit(sounds, disjoint=name == "fsdd", out=args.out / f"evaluator_{name}", progress=args.progress)
+    print(f"\n{name}: right on held-out recordings:", ", ".join(f"{kind} {a:.1%}" for kind, a in evaluator.accuracy.items()), flush=True)
+    return recordings, sounds, evaluator
 
 
-def compare(title, data, evaluator, presets, args):
-    "Train what is asked for, and score it beside real clips."
-    asked, rows, path, known = torch.arange(args.samples) % len(data.classes), [], RESULTS / f"gan_{title}.csv", data.train
-    print(f"\n{title}: evaluation classifier {evaluator.accuracy:.1%} on held-out clips, {len(known)} training clips, {args.samples} samples")
-    print("| " + " | ".join(["", "epochs", "n", *COLUMNS]) + " |\n" + "|---" * (len(COLUMNS) + 3) + "|")
+def full_scale(sounds):
+    "Sounds (N, samples) within [-1, 1]: what is louder is turned down."
+    return sounds / sounds.abs().amax(-1, keepdim=True).clamp(min=1)
 
-    def row(method, epochs, made, labels):
-        scores = evaluator.score(made, labels, reference=known)
-        rows.append({"recipe": method, "epochs": epochs, "n": scores["n"], **{key: scores[key] for key in COLUMNS}})
-        print("| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in rows[-1].values()) + " |", flush=True)
-        write_table(path, rows)
 
-    row("real, training", "", *known.tensors)
-    row("real, held out", "", *data.test.tensors)
-    for method, preset in presets.items():
-        folder = args.out / f"{title}_{args.preset}_{method.strip('+ ').replace(' ', '_')}_{args.seed}"
-        model = GAN.fit(data, preset=preset, seed=args.seed, out=folder, progress=args.progress)
-        model.save_pretrained(folder)
-        row(method, preset.training["epochs"], model.sample(asked, truncation=args.truncation, seed=args.seed), asked)
+def score(rows, sounds, evaluator, path, n=None, **more):
+    "Score sounds by name, print them, and add them to a table."
+    known = [{**row, **more} for row in evaluator.score_table(rows, sounds, n)]
+    kept = [{key: row[key] for key in ("name", "classifier", *COLUMNS, *more)} for row in known]
+    write_table(path, [*score.kept.setdefault(path, []), *kept])
+    score.kept[path] += kept
+    return known
+
+
+score.kept = {}
+
+
+def ceiling(args):
+    "Real held-out clips to spectrograms and back."
+    esc = {"today": (LogMel(sample_rate=16000, n_fft=1024, hop_length=160, n_mels=128, power=1.0), 60.0, True), "FFT 512": (SHARP, None, False),
+           "FFT 512, 60 dB": (replace(SHARP, floor=1e-3), None, False), "FFT 512, standardised": (replace(SHARP, floor=1e-5), 60.0, True)}
+    words = {"today": (MELS_8K, 60.0, True), "one scale": (MELS_8K, 60.0, False)}
+    for name, kinds, n_frames in (("esc10", esc, 512), ("fsdd", words, 64)):
+        recordings, sounds, evaluator = listeners(name, args)
+        held, rows = sounds.test, {"originals": sounds.test}
+        for title, (representation, depth, alone) in kinds.items():
+            data = encode_recordings(recordings, representation, n_frames, depth_db=depth, alone=alone, **SPLIT[name]).test
+            if len(rows) == 1:
+                clips = torch.stack([peak_normalize(x) for x in held.waveforms])
+                settings = representation.stft_settings
+                rows["magnitudes"] = sounds.hear(full_scale(phase_retrieval(representation.magnitude(clips), **settings)), held.labels, held.sample_rate)
+            rows[title] = sounds.hear(full_scale(data.to_audio()), data.labels, representation.sample_rate)
+        score(rows, sounds, evaluator, RESULTS / "gan_ceiling.csv", corpus=name)
+
+
+def trained(name, preset, folder, args, seed=0):
+    "A model of a preset, trained or taken up, saved; its minutes of processor time, where it was trained now."
+    start = time.process_time()
+    data = GAN.prepare(load_recordings(name), preset=preset, **SPLIT[name])
+    model = GAN.fit(data, preset=preset, seed=seed, out=args.out / folder, progress=args.progress)
+    model.save_pretrained(args.out / folder)
+    print(f"{folder}: {(time.process_time() - start) / 60:.1f} minutes", flush=True)
+    return model
+
+
+def drawn(model, sounds, n, seed, truncation=None, vocoder=None):
+    "Sounds of a model as they are heard."
+    asked = torch.arange(n) % len(sounds.classes)
+    return sounds.hear(model.to_audio(model.sample(asked, truncation=truncation, seed=seed), vocoder), asked, model.representation.sample_rate)
+
+
+def generated(name, preset, title, args):
+    "Train, choose a truncation by the first classifier on sounds of another seed, and score."
+    _, sounds, evaluator = listeners(name, args)
+    model, kind = trained(name, preset, f"{title}_{args.preset}_{args.seed}", args, args.seed), next(iter(evaluator.classifiers))
+    tried = {t: drawn(model, sounds, args.tuning, args.seed + 1000, t) for t in TRUNCATIONS}
+    right = {t: evaluator.classifiers[kind].evaluate(heard)["accuracy"] for t, heard in tried.items()}
+    best = max(right, key=right.get)
+    print("label accuracy by truncation,", kind, {t: round(a, 3) for t, a in right.items()}, "->", best)
+    rows = {"real, held out": sounds.test, **{f"truncation {t:g}": drawn(model, sounds, args.samples, args.seed, t) for t in sorted({1.0, best}, reverse=True)}}
+    if args.before:
+        rows["before"] = drawn(GAN.from_pretrained(args.before), sounds, args.samples, args.seed)
+    for row, heard in rows.items():
+        score({row: heard}, sounds, evaluator, RESULTS / f"gan_{title}.csv", chosen=row == f"truncation {best:g}")
+
+
+def left_out(args):
+    "All steps, and all but one, three seeds each: a table of every run, and one of means and spreads."
+    _, sounds, evaluator = listeners("fsdd", args)
+    plain, runs = SPOKEN(8, 32, epochs=args.short, batch_size=32, lr=1e-3), []
+    all_steps = at_step(plain, list(GAN_STEPS)[-1])
+    presets = {"all steps": all_steps, **{f"without {step.strip('+ ')}": without(plain, step) for step in list(GAN_STEPS)[1:]}}
+    for seed in range(3):
+        for title, preset in presets.items():
+            folder = f"left_out_{title.replace(' ', '_')}_{seed}"
+            kept = args.out / folder / "scores.json"
+            if not kept.is_file():
+                heard = drawn(trained("fsdd", preset, folder, args, seed), sounds, args.tuning, seed)
+                write_json(kept, evaluator.score(heard, reference=sounds))
+            runs += [{"preset": title, "seed": seed, "classifier": kind, **{key: row[key] for key in COLUMNS[:5]}} for kind, row in read_json(kept).items()]
+    rows = []
+    for title in presets:
+        for kind in evaluator.classifiers:
+            own = [run for run in runs if (run["preset"], run["classifier"]) == (title, kind)]
+            spread = {f"{key}{name}": f([run[key] for run in own]) for key in ("label_accuracy", "frechet_distance")
+                      for name, f in (("", statistics.mean), ("_spread", statistics.stdev))}
+            rows.append({"preset": title, "classifier": kind, "seeds": len(own), "n": own[0]["n"], **spread})
+    write_table(RESULTS / "gan_left_out.csv", rows)
+    for row in rows:
+        print(*(f"{v:.3f}" if isinstance(v, float) else f"{v!s:28}" for v in row.values()))
+
+
+def speech(args):
+    "HiFi-GAN's mels, heard through it and through phase retrieval; held-out recordings the same way."
+    recordings, sounds, evaluator = listeners("fsdd", args)
+    model, vocoder = trained("fsdd", GAN.preset("hifigan", "words"), f"speech_{args.seed}", args, args.seed), HiFiGAN.from_pretrained(args.hifigan)
+    held = GAN.prepare(recordings, preset="hifigan").test
+    for way, voice in (("phase retrieval", None), ("HiFi-GAN", vocoder)):
+        real = voice.to_audio(held.spectrograms, representation=held.representation) if voice else held.to_audio()
+        rows = {f"real, {way}": sounds.hear(full_scale(real), held.labels, held.representation.sample_rate),
+                f"drawn, {way}": drawn(model, sounds, args.samples, args.seed, vocoder=voice)}
+        for row, heard in rows.items():
+            score({row: heard}, sounds, evaluator, RESULTS / "gan_speech.csv")
 
 
 def main(args):
-    if {"source", "final"} & set(args.only):
-        recordings, final = load_recordings("esc10"), GAN.preset(args.preset, "sounds")
-        evaluator, data = sounds_evaluator(recordings, args), GAN.prepare(recordings, preset=args.preset, by="fold", test=5)
-        width, channels = final.model["width"], final.model["max_channels"]
-        presets = {"source": HEARD(width, channels, epochs=100, batch_size=32, lr=2e-4), "progressive growing": final}
-        wanted = {method: preset for part, (method, preset) in zip(("source", "final"), presets.items(), strict=True) if part in args.only}
-        compare("sounds", data, evaluator, wanted, args)
-    if {"digits", "steps"} & set(args.only):
-        data = GAN.prepare(load_recordings("fsdd"), preset=args.preset)
-        evaluator = Evaluator.fit(data, seed=args.seed, out=args.out / "evaluator_digits", progress=args.progress)
-        if "digits" in args.only:
-            compare("words", data, evaluator, {"averaged weights": GAN.preset(args.preset, "words")}, args)
-        if "steps" in args.only:
-            plain = SPOKEN(8, 32, epochs=args.short, batch_size=32, lr=1e-3)
-            compare("steps", data, evaluator, {step: at_step(plain, step) for step in list(GAN_STEPS)[:-1]}, args)
+    for part in args.only or ("ceiling", "sounds", "words", "left_out", "speech"):
+        if part in ("sounds", "words"):
+            generated({"sounds": "esc10", "words": "fsdd"}[part], GAN.preset(args.preset, part), part, args)
+        else:
+            {"ceiling": ceiling, "left_out": left_out, "speech": speech}[part](args)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=["source", "final", "digits", "steps"], help="which, with commas between")
+    parser.add_argument("--only", type=lambda text: text.split(","), help="which, with commas between; all without it")
     parser.add_argument("--preset", default="small", choices=["quick", "small", "paper"])
-    parser.add_argument("--short", type=int, default=8, help="epochs of each step's training")
-    parser.add_argument("--folds", type=lambda text: [int(k) for k in text.split(",")], default=[1, 2, 3, 4, 5],
-                        help="the evaluation classifier is measured on; 5 is needed")
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--truncation", type=float, default=1.0, help="of the noise; 1 is as in training")
+    parser.add_argument("--short", type=int, default=2, help="epochs at full size of the trainings of left_out")
+    parser.add_argument("--samples", type=int, default=300, help="sounds of each row")
+    parser.add_argument("--tuning", type=int, default=200, help="sounds that truncations are tried with, and of each run of left_out")
+    parser.add_argument("--before", help="a saved model to score beside the new one")
+    parser.add_argument("--hifigan", default="hifigan_v3", help="folder of the published HiFi-GAN")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument("--progress", action="store_true", help="show bars")

@@ -21,14 +21,17 @@ from .audio import write_audio
 from .augmentation import augment, spec_augment
 from .core import SpecgenError, atomic, choose, seeded
 from .datasets import AudioDataset
-from .models import Model, Preset, check_labels, randn, sampling_generator
-from .spectrogram import LogMel, Representation
+from .models import MELS_8K, Model, Preset, check_labels, randn, sampling_generator
+from .spectrogram import HiFiGANMel, LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings
 from .training import TrainConfig, train_adversarial
 
 # %% ../nbs/20_gan.ipynb #58b87640
-WORDS = dict(mels=dict(sample_rate=8000, n_fft=512, hop_length=80, n_mels=64), n_frames=64, depth_db=60.0)
-SOUNDS = dict(mels=dict(sample_rate=16000, n_fft=512, hop_length=156, n_mels=128, floor=3e-4, pad_mode="reflect"), n_frames=512, depth_db=None)
+# spectrograms: words in the mels of the vocoder that ships, sounds, and words in the mels of the published HiFi-GAN
+WORDS = dict(representation=MELS_8K.to_dict(), n_frames=64, depth_db=60.0)
+SHARP = LogMel(sample_rate=16000, n_fft=512, hop_length=156, n_mels=128, floor=3e-4, power=1.0, pad_mode="reflect")
+SOUNDS = dict(representation=SHARP.to_dict(), n_frames=512, depth_db=None)
+SPEECH = dict(representation=HiFiGANMel(n_mels=80).to_dict(), n_frames=64, depth_db=60.0, alone=False)
 PLAIN = dict(betas=(0.5, 0.999), d_lr_ratio=1.0, ema=None, progressive=())  # d_lr_ratio: the discriminator's learning rate, in the generator's
 DRAWN = dict(noise=64, smooth=False, conditional=False, spectral=False, projection=False)
 # logarithms of factors and frames; decibels; bands and frames
@@ -38,6 +41,7 @@ VOICES, SCENES = dict(warp=dict(voice=0.05, tempo=0.1, frames=3), tilt=1.5, mask
 def gan_preset(dataset: dict, augment: dict, width: int, max_channels: int, **training) -> Preset:
     "The source's method at a size; what `GAN_STEPS` switch on is off."
     return Preset(dataset, {**DRAWN, "width": width, "max_channels": max_channels}, {**PLAIN, **training}, {"both": False, **augment})
+
 
 # %% ../nbs/20_gan.ipynb #3fce96af
 GAN_STEPS = {
@@ -65,12 +69,30 @@ def at_step(
         if name == step:
             return preset
 
+
+def without(
+    preset: Preset,  # of the source's method
+    step: str,  # of `GAN_STEPS`: the one left out
+) -> Preset:
+    "A preset with all steps but one; where that is progressive growing, the epochs of the small sizes are spent on the last one, in equal work."
+    choose("step", step, GAN_STEPS)
+    for name, changes in GAN_STEPS.items():
+        preset = preset if name == step else preset.changed(**changes)
+    if step == "+ progressive growing":
+        shares = GAN_STEPS[step]["training"]["progressive"]
+        work = 1 + sum(share / 4**k for k, share in enumerate(reversed(shares), 1))
+        preset = preset.changed(training=dict(epochs=round(work * preset.training["epochs"])))
+    return preset
+
 # %% ../nbs/20_gan.ipynb #c84b5ad8
 SPOKEN = partial(gan_preset, WORDS, VOICES)
 HEARD = partial(gan_preset, SOUNDS, SCENES)
+SPOKEN_22K = partial(gan_preset, SPEECH, VOICES)
 GAN_PRESETS = {
     "words/quick": at_step(SPOKEN(8, 32, epochs=8, batch_size=32, lr=1e-3), "+ averaged weights"),  # seconds
     "words/small": at_step(SPOKEN(16, 64, epochs=40, batch_size=64, lr=5e-4), "+ averaged weights"),  # a quarter of an hour of one core
+    # words in the published HiFi-GAN's mels
+    "words/hifigan": at_step(SPOKEN_22K(16, 64, epochs=20, batch_size=64, lr=5e-4), "+ averaged weights"),
     "words/source": SPOKEN(16, 256, epochs=100, batch_size=32, lr=2e-4),
     "words/paper": at_step(SPOKEN(32, 256, epochs=300, batch_size=64, lr=2e-4), "+ averaged weights"),  # a GPU
     "sounds/quick": at_step(HEARD(4, 32, epochs=1, batch_size=16, lr=1e-3), "+ progressive growing"),
@@ -143,11 +165,12 @@ class GAN(Model):
         smooth: bool = True,  # the mean of 2 x 2 places after every transposed convolution
         conditional: bool = True,  # batch norm steered by label and noise
         levels: int = 0,  # smaller sizes, each half the next, that it can draw too
+        truncation: float = 1.0,  # of the noise that it draws from, where `sample` is not told another
         classes: list[str] | None = None,  # names
         representation: dict | None = None,  # `Representation.to_dict()` of its spectrograms, so that it can make sound
     ):
         super().__init__()
-        self.n_classes, self.noise, self.classes = n_classes, noise, classes
+        self.n_classes, self.noise, self.truncation, self.classes = n_classes, noise, truncation, classes
         self.representation = Representation.from_dict(representation) if representation else None
         self.shape, self.level = tuple(shape), 0
         self.build(*channels_by_size(shape, width, max_channels), (noise + n_classes) * conditional, smooth, levels)
@@ -187,14 +210,14 @@ def sample(
     self: GAN,
     labels,  # (N,) classes wanted, or a number of spectrograms, whose classes take turns
     *,
-    truncation: float = 1.0,  # of the noise: 1 is as in training, less draws more typical spectrograms (Brock et al. 2019)
+    truncation: float | None = None,  # of the noise: 1 is as in training, less is more typical (Brock et al. 2019); None = the model's own
     generator: torch.Generator | None = None,  # of the noise
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
     batch_size: int = 64,
 ) -> torch.Tensor:  # (N, mels, frames)
     "Draw spectrograms. Raises `SpecgenError` for labels that don't exist."
     labels = check_labels(labels, self.n_classes)
-    noise = truncation * randn((len(labels), self.noise), sampling_generator(generator, seed), labels.device)
+    noise = (self.truncation if truncation is None else truncation) * randn((len(labels), self.noise), sampling_generator(generator, seed), labels.device)
     drawn = self.in_batches(self, noise, labels, size=batch_size)
     return F.interpolate(drawn[:, None], self.shape, mode="bilinear")[:, 0] if self.level else drawn
 
@@ -350,12 +373,13 @@ def prepare(
     test=None,  # likewise
     progress: bool = False,
 ) -> SpectrogramDataset:
-    "Recordings to the preset's log-mels: one peak level, limited dynamics, each standardised by itself."
-    how = cls.preset(preset, recordings.domain).dataset
-    representation = LogMel(**how["mels"], power=1.0)
-    dataset = encode_recordings(recordings, representation, how["n_frames"], by=by, test=test, depth_db=how["depth_db"], alone=False, progress=progress)
+    "Recordings to the preset's log-mels: one peak level, limited dynamics, one scale for all; words are standardised each by itself before."
+    how = dict(cls.preset(preset, recordings.domain).dataset)
+    representation = Representation.from_dict(how.pop("representation"))
+    dataset = encode_recordings(recordings, representation, by=by, test=test, progress=progress, **how)
     dataset.about["domain"] = recordings.domain
     return dataset
+
 
 # %% ../nbs/20_gan.ipynb #6cd799f5
 @patch(cls_method=True)

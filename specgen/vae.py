@@ -135,13 +135,17 @@ class VAE(Model):
         components: int = 0,  # of the mixture prior, for every class of its own; 0 = one standard normal
         rank: int = 0,  # of the components' covariances beyond their diagonals
         n_classes: int = 0,  # that the prior tells apart; 0 = it knows no classes
+        temperature: float = 1.0,  # factor of the prior's standard deviations, where `sample` is not told another
+        silence_db: float = 0.0,  # what a decoded spectrogram has less than so far above the lowest value is lowered to that
         classes: list[str] | None = None,  # names
         representation: dict | None = None,  # `Representation.to_dict()` of its spectrograms, so that it can read files and make sound
     ):
         super().__init__()
         self.shape, self.span, self.latents, self.n_classes, self.names = tuple(shape), tuple(span), latents, n_classes, classes
-        self.likelihood, self.squash = likelihood, plain or likelihood == "bernoulli"  # between both ends of the span
+        self.temperature, self.likelihood = temperature, likelihood
+        self.squash = plain or likelihood == "bernoulli"  # between both ends of the span
         self.representation = Representation.from_dict(representation) if representation else None
+        self.silence = silence_db / self.representation.decibels if self.representation else 0.0
         self.build(channels, tuple(tuple(s) for s in strides), plain, scale, components, rank)
 
 # %% ../nbs/22_vae.ipynb #32bf95af
@@ -187,8 +191,9 @@ def decoder_mean(self: VAE, z: torch.Tensor) -> torch.Tensor:
 
 @patch
 def decode(self: VAE, z: torch.Tensor) -> torch.Tensor:
-    "Latents (N, latents) -> spectrograms (N, rows, frames), never below or above all of the training spectrograms."
-    return self.decoder_mean(z).clamp(*self.span)
+    "Latents (N, latents) -> spectrograms (N, rows, frames), never below or above all of the training spectrograms; what is almost silent is silent."
+    y = self.decoder_mean(z).clamp(*self.span)
+    return torch.where(y < self.span[0] + self.silence, self.span[0], y)
 
 # %% ../nbs/22_vae.ipynb #3e94a18d
 @patch
@@ -223,7 +228,7 @@ def sample(
     labels,  # (N,) classes wanted, or a number of spectrograms; if the prior knows classes, they take turns
     *,
     component: int | None = None,  # the only one of the mixture to draw from
-    temperature: float = 1.0,  # factor of the prior's standard deviations: less than 1 draws more typical spectrograms
+    temperature: float | None = None,  # factor of the prior's standard deviations: less than 1 is more typical; None = the model's own
     generator: torch.Generator | None = None,  # of the noise
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
 ) -> torch.Tensor:  # (N, rows, frames)
@@ -233,6 +238,7 @@ def sample(
     if component is not None and not 0 <= component < self.prior.components:
         raise SpecgenError(f"component {component}: the prior has {self.prior.components}, the first is 0")
     labels, rng = check_labels(labels, max(self.n_classes, 1)), sampling_generator(generator, seed)
+    temperature = self.temperature if temperature is None else temperature
     with torch.no_grad():
         return self.in_batches(self.decode, self.prior.draw(labels, temperature, rng, component))
 

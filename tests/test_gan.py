@@ -11,10 +11,10 @@ from specgen.audio import read_audio
 from specgen.classifier import Classifier
 from specgen.core import SpecgenError, seeded
 from specgen.datasets import load_recordings
-from specgen.gan import GAN, GAN_STEPS, SCENES, ConditionalNorm, GANDiscriminator, at_step, channels_by_size
+from specgen.gan import GAN, GAN_STEPS, SCENES, ConditionalNorm, GANDiscriminator, at_step, channels_by_size, without
 from specgen.models import Preset, fit_recordings, save_samples
 from specgen.spectral_vocoder import SpectralVocoder
-from specgen.spectrogram import LogMel
+from specgen.spectrogram import LogMel, Representation
 from specgen.spectrogram_dataset import SpectrogramDataset
 
 MELS = LogMel(sample_rate=8000, n_fft=128, hop_length=40, n_mels=16, power=1.0)
@@ -131,13 +131,40 @@ def test_every_step_adds_its_switch_alone():
         assert after == before.changed(**changes) != before
     with pytest.raises(SpecgenError, match="source"):
         at_step(PLAIN, "magic")
-    with pytest.raises(SpecgenError, match="quick, small, source, paper"):
+    with pytest.raises(SpecgenError, match="quick, small, hifigan, source, paper"):
         GAN.preset("huge", "words")
+
+
+def test_a_step_left_out_leaves_all_others():
+    everything = at_step(PLAIN, list(GAN_STEPS)[-1])
+    for step, changes in list(GAN_STEPS.items())[1:]:
+        preset = without(PLAIN, step)
+        longer = dict(training=dict(epochs=PLAIN.training["epochs"]))  # without smaller sizes, the last one gets their work
+        assert preset != everything and preset.changed(**changes).changed(**longer) == everything
+    assert without(PLAIN.changed(training=dict(epochs=100)), "+ progressive growing").training["epochs"] == 159
+    with pytest.raises(SpecgenError, match="source"):
+        without(PLAIN, "magic")
+
+
+def test_a_model_knows_how_much_noise_it_draws_from(tmp_path):
+    model = small(truncation=0.5)
+    assert torch.equal(model.sample(3, seed=0), model.sample(3, truncation=0.5, seed=0))
+    assert not torch.equal(model.sample(3, seed=0), model.sample(3, truncation=1.0, seed=0)) and small().truncation == 1.0
+    model.save_pretrained(tmp_path)
+    assert GAN.from_pretrained(tmp_path).truncation == 0.5
+
+
+def test_the_mels_of_the_published_hifigan_are_drawn():
+    preset = GAN.preset("hifigan", "words")
+    r = Representation.from_dict(preset.dataset["representation"])
+    assert (r.sample_rate, r.n_mels, r.hop_length, preset.dataset["n_frames"]) == (22050, 80, 256, 64)
+    model = GAN(10, (80, 64), 4, 8, representation=r.to_dict())
+    assert model.start == (5, 4) and model.to_audio(model.sample(1, seed=0)).shape == (1, 64 * 256)
 
 
 def test_the_source_preset_is_the_sources_method():
     source = GAN.preset("source", "sounds")
-    assert (source.dataset["mels"]["n_mels"], source.dataset["n_frames"], source.training["epochs"]) == (128, 512, 100)
+    assert (source.dataset["representation"]["n_mels"], source.dataset["n_frames"], source.training["epochs"]) == (128, 512, 100)
     assert not any(source.model[name] for name in ("spectral", "projection", "smooth", "conditional")) and not source.augment["both"]
     assert source.training["ema"] is None and source.training["d_lr_ratio"] == 1 and source.training["progressive"] == ()
 
@@ -232,4 +259,4 @@ def test_a_vocoder_for_other_mels_is_told():
 
 def test_the_preset_of_a_size_is_found_by_the_kind_of_recordings():
     for domain, shape in (("words", 64), ("sounds", 128)):
-        assert isinstance(GAN.preset("small", domain), Preset) and GAN.preset("small", domain).dataset["mels"]["n_mels"] == shape
+        assert isinstance(GAN.preset("small", domain), Preset) and GAN.preset("small", domain).dataset["representation"]["n_mels"] == shape

@@ -83,6 +83,18 @@ def test_one_scale_for_all(sounds):
     assert abs(made.train.spectrograms.mean()) < 1e-5 and abs(made.train.spectrograms.std() - 1) < 1e-5
 
 
+def test_dynamics_are_limited_and_levels_kept(sounds):
+    recordings = load_recordings(sounds)
+    made, train = encode_recordings(recordings, MEL, 64, depth_db=60.0, alone=False), recordings.split()[0]
+    logs = torch.stack([MEL.encode(pad_or_crop(full(r.path), 63 * 80)) for r in recordings])
+    limited = logs.maximum(logs.amax((1, 2), keepdim=True) - 60 / (20 / math.log(10)))
+    assert made.playback is None and made.about["alone"] is False
+    assert torch.allclose(made.representation.denormalize(made.spectrograms), limited, atol=1e-4)
+    assert made.representation.mean == pytest.approx(limited[train].mean().item(), abs=1e-5)
+    encoded = encode_waveforms([full(r.path) for r in recordings], made.representation, 64, depth_db=60.0, alone=False)
+    assert torch.allclose(encoded, made.spectrograms, atol=1e-4)
+
+
 def test_every_clip_by_itself_with_a_playback_of_mean_level_and_dynamics(sounds):
     recordings = load_recordings(sounds)
     made = encode_recordings(recordings, MEL, 64, depth_db=60.0)
