@@ -4,9 +4,10 @@
 
 Everything is scored on sounds that were written to 16-bit wavs and read again, by the three classifiers of `specgen.sound_evaluation`. ESC-10 trains on folds
 1 to 4, FSDD on takes 5 to 49. `ceiling` brings real held-out clips to spectrograms of several kinds and back. `sounds` and `words` train the preset's model;
-truncations are tried on other seeds under the first classifier alone, and the best one's row is marked. `left_out` trains a small model for a short time with
+a truncation is chosen on sounds of another seed by the first classifier alone. `left_out` trains a small model for a short time with
 every step but one, three seeds each. `speech` trains on HiFi-GAN's 80 mels and is heard through the published HiFi-GAN and through phase retrieval.
-`--before` scores a saved model beside the new one. Every training is kept under --out and taken up again from there; tables go to results/gan_*.csv.
+`--shipped` takes the shipped models instead of training, `--before` scores a saved model beside. Every training is kept under --out and taken up again from
+there; tables go to results/gan_*.csv.
 """
 import argparse
 import statistics
@@ -30,7 +31,7 @@ from specgen.vocoder import HiFiGAN
 RESULTS = Path(__file__).parent / "results"
 SPLIT = {"esc10": dict(by="fold", test=5), "fsdd": dict(by="official")}
 COLUMNS = ("n", "label_accuracy", "frechet_distance", "kernel_distance", "diversity", "least_diversity", "memorisation", "classes", "peak", "level", "silence")
-TRUNCATIONS = (1.0, 0.85, 0.7, 0.55)
+TRUNCATIONS = (1.0, 0.8, 0.6, 0.5, 0.4)
 
 
 def listeners(name, args):
@@ -78,10 +79,9 @@ def ceiling(args):
 
 
 def trained(name, preset, folder, args, seed=0):
-    "A model of a preset, trained or taken up, saved; its minutes of processor time, where it was trained now."
+    "A model of a preset, trained or taken up, and saved; prints the minutes of processor time."
     start = time.process_time()
-    data = GAN.prepare(load_recordings(name), preset=preset, **SPLIT[name])
-    model = GAN.fit(data, preset=preset, seed=seed, out=args.out / folder, progress=args.progress)
+    model = GAN.fit(GAN.prepare(load_recordings(name), preset=preset, **SPLIT[name]), preset=preset, seed=seed, out=args.out / folder, progress=args.progress)
     model.save_pretrained(args.out / folder)
     print(f"{folder}: {(time.process_time() - start) / 60:.1f} minutes", flush=True)
     return model
@@ -93,19 +93,24 @@ def drawn(model, sounds, n, seed, truncation=None, vocoder=None):
     return sounds.hear(model.to_audio(model.sample(asked, truncation=truncation, seed=seed), vocoder), asked, model.representation.sample_rate)
 
 
-def generated(name, preset, title, args):
-    "Train, choose a truncation by the first classifier on sounds of another seed, and score."
+def generated(name, title, args):
+    "Train, or take what ships; choose a truncation by the first classifier on sounds of another seed; score. All rows of a number of sounds compare."
     _, sounds, evaluator = listeners(name, args)
-    model, kind = trained(name, preset, f"{title}_{args.preset}_{args.seed}", args, args.seed), next(iter(evaluator.classifiers))
-    tried = {t: drawn(model, sounds, args.tuning, args.seed + 1000, t) for t in TRUNCATIONS}
-    right = {t: evaluator.classifiers[kind].evaluate(heard)["accuracy"] for t, heard in tried.items()}
+    shipped = {"sounds": "specgen/gan-esc10", "words": "specgen/gan-digits"}[title]
+    folder = f"{title}_{args.preset}_{args.seed}"
+    model = GAN.from_pretrained(shipped) if args.shipped else trained(name, GAN.preset(args.preset, title), folder, args, args.seed)
+    kind = next(iter(evaluator.classifiers))
+    right = {t: evaluator.classifiers[kind].evaluate(drawn(model, sounds, args.tuning, args.seed + 1000, t))["accuracy"] for t in TRUNCATIONS}
     best = max(right, key=right.get)
     print("label accuracy by truncation,", kind, {t: round(a, 3) for t, a in right.items()}, "->", best)
-    rows = {"real, held out": sounds.test, **{f"truncation {t:g}": drawn(model, sounds, args.samples, args.seed, t) for t in sorted({1.0, best}, reverse=True)}}
+    rows = {f"truncation {t:g}": drawn(model, sounds, args.samples, args.seed, t) for t in sorted({1.0, best}, reverse=True)}
     if args.before:
-        rows["before"] = drawn(GAN.from_pretrained(args.before), sounds, args.samples, args.seed)
-    for row, heard in rows.items():
-        score({row: heard}, sounds, evaluator, RESULTS / f"gan_{title}.csv", chosen=row == f"truncation {best:g}")
+        before = GAN.from_pretrained(args.before)
+        rows |= {f"before, truncation {t:g}": drawn(before, sounds, args.samples, args.seed, t) for t in sorted({1.0, best}, reverse=True)}
+    path, real = RESULTS / f"gan_{title}.csv", {"real, training": sounds.train}
+    score({"real, held out": sounds.test, **real, **rows}, sounds, evaluator, path)
+    if args.samples > len(sounds.test):
+        score({**real, **rows}, sounds, evaluator, path)
 
 
 def left_out(args):
@@ -150,7 +155,7 @@ def speech(args):
 def main(args):
     for part in args.only or ("ceiling", "sounds", "words", "left_out", "speech"):
         if part in ("sounds", "words"):
-            generated({"sounds": "esc10", "words": "fsdd"}[part], GAN.preset(args.preset, part), part, args)
+            generated({"sounds": "esc10", "words": "fsdd"}[part], part, args)
         else:
             {"ceiling": ceiling, "left_out": left_out, "speech": speech}[part](args)
 
@@ -162,6 +167,7 @@ if __name__ == "__main__":
     parser.add_argument("--short", type=int, default=2, help="epochs at full size of the trainings of left_out")
     parser.add_argument("--samples", type=int, default=300, help="sounds of each row")
     parser.add_argument("--tuning", type=int, default=200, help="sounds that truncations are tried with, and of each run of left_out")
+    parser.add_argument("--shipped", action="store_true", help="score the shipped models instead of training")
     parser.add_argument("--before", help="a saved model to score beside the new one")
     parser.add_argument("--hifigan", default="hifigan_v3", help="folder of the published HiFi-GAN")
     parser.add_argument("--seed", type=int, default=0)

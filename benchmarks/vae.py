@@ -7,7 +7,10 @@ bits a value, to a precision of 1 dB), the error of the reconstructed level (dB)
 reconstructed spectrograms, in sound made from them by phase retrieval and with zero phase, and how far (dB) both sounds' magnitudes are from the
 spectrograms'; of 1,000 samples how many the evaluation classifier is sure of (probability at least 0.9), in how many it hears the digit asked for, their
 Fréchet distance and diversity. `unseen` is trained without one speaker and measured on all of that speaker's clips (the evaluation classifier has trained on
-most of them). Trainings and scores are kept under --out and taken up again from there; so the same command, stopped and started, ends with the whole table.
+most of them). `--heard` scores the conditional model's sounds instead, written to 16-bit wavs and read again, by the classifiers of
+`specgen.sound_evaluation`: with and without silence where it is almost silent, at temperature 1 and at one chosen on other samples by the first
+classifier alone; the table goes to results/vae_sounds.csv. `--shipped` takes the shipped model for it. Trainings and scores are kept under --out and taken up
+again from there; so the same command, stopped and started, ends with the whole table.
 Seconds are of this process's CPU time.
 """
 import argparse
@@ -21,6 +24,7 @@ import torch
 from specgen.core import read_json, write_json, write_table
 from specgen.datasets import load_recordings
 from specgen.evaluation import Evaluator, label_accuracy
+from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.vae import VAE, sound_scores, vae_scores, zero_phase
 
 MODELS = {
@@ -73,6 +77,36 @@ def model_row(title, how, data, evaluator, args):
     return row
 
 
+SOUND_COLUMNS = ("name", "classifier", "n", "label_accuracy", "frechet_distance", "kernel_distance", "diversity", "least_diversity", "memorisation",
+                 "classes", "voices", "peak", "level", "silence")
+
+
+def heard(args):
+    "What evaluation classifiers of sounds hear in what the conditional model draws."
+    recordings, path = load_recordings("fsdd"), Path(__file__).parent / "results" / "vae_sounds.csv"
+    sounds = SoundDataset.prepare(recordings)
+    evaluator = SoundEvaluator.fit(sounds, out=args.out / "evaluator_sounds", progress=args.progress)
+    kind, folder = next(iter(evaluator.classifiers)), args.out / f"{args.preset}_conditional_{args.seed}"
+    model = VAE.from_pretrained("specgen/vae-digits") if args.shipped else VAE.fit(
+        VAE.prepare(recordings, preset=args.preset), preset=args.preset, seed=args.seed, out=folder / "training", progress=args.progress, prior="conditional")
+
+    def drawn(n, temperature, seed):
+        asked = torch.arange(n) % len(sounds.classes)
+        return sounds.hear(model.to_audio(model.sample(asked, temperature=temperature, seed=seed)), asked, model.representation.sample_rate)
+
+    silence, rows = model.silence, {"real, held out": sounds.test}
+    right = {t: evaluator.classifiers[kind].evaluate(drawn(args.tuning, t, args.seed + 1000))["accuracy"] for t in (1.0, 0.8, 0.6, 0.4)}
+    best = max(right, key=right.get)
+    print("label accuracy by temperature,", kind, {t: round(a, 3) for t, a in right.items()}, "->", best)
+    data = VAE.prepare(recordings, preset=args.preset).test
+    for model.silence, title in ((0.0, "as drawn"), (silence, "silence")):
+        for name, specs in (("held out, there and back", data.spectrograms), ("held out, reconstructed", model.reconstruct(data.spectrograms))):
+            if title == "silence" or "reconstructed" in name:
+                rows[f"{name}, {title}"] = sounds.hear(model.to_audio(specs), data.labels, model.representation.sample_rate)
+        rows |= {f"{title}, temperature {t:g}": drawn(len(sounds.test), t, args.seed) for t in sorted({1.0, best}, reverse=True)}
+    write_table(path, [{key: row[key] for key in SOUND_COLUMNS} for row in evaluator.score_table(rows, sounds)])
+
+
 COLUMNS = ["model", "beta", "kl", "bits", "error", "active", "recon_accuracy", "heard", "heard_zero", "convergence", "convergence_zero", "confidence",
            "class_accuracy", "n", "frechet_distance", "kernel_distance", "diversity"]
 
@@ -84,6 +118,8 @@ def show(row):
 
 
 def main(args):
+    if args.heard:
+        return heard(args)
     data = VAE.prepare(load_recordings("fsdd"), preset=args.preset)
     unseen = replace(data, is_test=torch.tensor([speaker == UNSEEN for speaker in data.speakers]))
     evaluator = Evaluator.fit(data, seed=args.seed, out=args.out / "evaluator", progress=args.progress)
@@ -101,6 +137,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"which, with commas between: {', '.join(MODELS)}")
     parser.add_argument("--preset", default="small", choices=["quick", "small", "source"])
+    parser.add_argument("--heard", action="store_true", help="score the conditional model's sounds")
+    parser.add_argument("--shipped", action="store_true", help="the shipped model's")
+    parser.add_argument("--tuning", type=int, default=200, help="samples that temperatures are tried with")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples; 1 is the prior itself")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")

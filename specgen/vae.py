@@ -49,7 +49,7 @@ VAE_PRESETS = {
 PRIORS = {
     "standard": {},
     "mixture": dict(components=128, rank=4),
-    "conditional": dict(components=16, rank=4),  # of every class
+    "conditional": dict(components=16, rank=4, temperature=0.6, silence_db=6.0),  # of every class
 }
 
 # %% ../nbs/22_vae.ipynb #03643aaa
