@@ -58,6 +58,7 @@ GAN_STEPS = {
 }
 
 
+# %% ../nbs/20_gan.ipynb #5c0e0002
 def at_step(
     preset: Preset,  # of the source's method
     step: str,  # of `GAN_STEPS`: this one and those before it
@@ -90,13 +91,14 @@ HEARD = partial(gan_preset, SOUNDS, SCENES)
 SPOKEN_22K = partial(gan_preset, SPEECH, VOICES)
 GAN_PRESETS = {
     "words/quick": at_step(SPOKEN(8, 32, epochs=8, batch_size=32, lr=1e-3), "+ averaged weights"),  # seconds
-    "words/small": at_step(SPOKEN(16, 64, epochs=40, batch_size=64, lr=5e-4), "+ averaged weights"),  # a quarter of an hour of one core
-    # words in the published HiFi-GAN's mels
-    "words/hifigan": at_step(SPOKEN_22K(16, 64, epochs=20, batch_size=64, lr=5e-4), "+ averaged weights"),
+    # a quarter of an hour of one core
+    "words/small": at_step(SPOKEN(16, 64, epochs=40, batch_size=64, lr=5e-4), "+ averaged weights").changed(model=dict(truncation=0.4)),
+    # minutes of one core: words in the published HiFi-GAN's mels
+    "words/hifigan": at_step(SPOKEN_22K(16, 64, epochs=6, batch_size=64, lr=5e-4), "+ progressive growing").changed(model=dict(truncation=0.4)),
     "words/source": SPOKEN(16, 256, epochs=100, batch_size=32, lr=2e-4),
     "words/paper": at_step(SPOKEN(32, 256, epochs=300, batch_size=64, lr=2e-4), "+ averaged weights"),  # a GPU
     "sounds/quick": at_step(HEARD(4, 32, epochs=1, batch_size=16, lr=1e-3), "+ progressive growing"),
-    "sounds/small": at_step(HEARD(8, 128, epochs=80, batch_size=32, lr=4e-4), "+ progressive growing"),  # hours of one core
+    "sounds/small": at_step(HEARD(8, 128, epochs=40, batch_size=32, lr=4e-4), "+ progressive growing"),  # half an hour of one core
     "sounds/source": HEARD(16, 256, epochs=100, batch_size=32, lr=2e-4),
     "sounds/paper": at_step(HEARD(32, 512, epochs=2000, batch_size=64, lr=2e-4), "+ progressive growing"),
 }

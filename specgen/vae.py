@@ -132,20 +132,16 @@ class VAE(Model):
         plain: bool = False,  # the source's networks: kernels of 3, no linear maps, a sigmoid at the end; else kernels two more than the strides
         scale: float | None = None,  # fixed standard deviation of the likelihood; None = learned
         likelihood: str = "gaussian",  # of the values: gaussian, censored at the floor, logistic or bernoulli
-        components: int = 0,  # of the mixture prior, for every class of its own; 0 = one standard normal
-        rank: int = 0,  # of the components' covariances beyond their diagonals
+        components: int = 0, rank: int = 0,  # of the mixture prior, for every class of its own (0 = one standard normal); of their covariances beyond diagonals
         n_classes: int = 0,  # that the prior tells apart; 0 = it knows no classes
         temperature: float = 1.0,  # factor of the prior's standard deviations, where `sample` is not told another
         silence_db: float = 0.0,  # what a decoded spectrogram has less than so far above the lowest value is lowered to that
-        classes: list[str] | None = None,  # names
-        representation: dict | None = None,  # `Representation.to_dict()` of its spectrograms, so that it can read files and make sound
+        classes: list[str] | None = None, representation: dict | None = None,  # names; `Representation.to_dict()`, so that it can read files and make sound
     ):
         super().__init__()
         self.shape, self.span, self.latents, self.n_classes, self.names = tuple(shape), tuple(span), latents, n_classes, classes
-        self.temperature, self.likelihood = temperature, likelihood
-        self.squash = plain or likelihood == "bernoulli"  # between both ends of the span
-        self.representation = Representation.from_dict(representation) if representation else None
-        self.silence = silence_db / self.representation.decibels if self.representation else 0.0
+        self.representation, self.likelihood = Representation.from_dict(representation) if representation else None, likelihood
+        self.temperature, self.silence = temperature, silence_db / self.representation.decibels if representation else 0.0
         self.build(channels, tuple(tuple(s) for s in strides), plain, scale, components, rank)
 
 # %% ../nbs/22_vae.ipynb #32bf95af
@@ -153,6 +149,7 @@ class VAE(Model):
 def build(self: VAE, channels, strides, plain: bool, scale: float | None, components: int, rank: int):
     "The networks, the linear maps if wanted (with these, the networks add nothing at first), and the prior."
     choose("likelihood", self.likelihood, LIKELIHOODS)
+    self.squash = plain or self.likelihood == "bernoulli"  # between both ends of the span
     self.encoder, self.decoder = encoder_and_decoder(self.shape, channels, strides, plain, self.latents)
     values = math.prod(self.shape)
     self.linear_encoder = None if plain else nn.Linear(values, self.latents)
