@@ -152,16 +152,15 @@ class SoundClassifier(Model):
 
     def __init__(
         self,
+        classes: list[str],
+        representation: dict,  # of `LogMel.to_dict`
+        samples: int,  # of a clip
         kind: str = "mel",  # 'mel': convolutions over log-mels; 'mfcc': convolutions over time of cepstral coefficients, then their mean and deviation
         channels: tuple[int, ...] = (32, 64, 128, 128),  # of the layers
         stem: tuple[int, int] = (2, 2),  # of 'mel': steps of the first layer along frequency and time
         bands: int = 3,  # of 'mel': places along frequency that are told apart at the end
         n_features: int = 64,  # numbers of the embedding
-        *,
         depth_db: float = 60.0,  # what lies further below a clip's loudest band is not heard
-        classes: list[str],
-        representation: dict,  # of `LogMel.to_dict`
-        samples: int,  # of a clip
     ):
         super().__init__()
         self.representation, self.depth_db = Representation.from_dict(representation), depth_db
