@@ -46,7 +46,7 @@ def commands() -> dict[str, dict]:
 def test_the_same_options_have_the_same_meaning_and_default():
     every = commands()
     assert {"run", "generate", "reassign", "invert", "classify fit", "classify predict", "gan fit", "gan sample", "vae fit", "vae reconstruct",
-            "vae sample", "vae interpolate", "transformer cv", "transformer predict"} <= every.keys()
+            "vae sample", "vae interpolate", "transformer cv", "transformer predict", "score"} <= every.keys()
     fits = ["run", "classify fit", "gan fit", "vae fit", "transformer cv"]
     for name in fits:
         assert {"--dataset", "--root", "--preset", "--out", "--seed", "--strict", "--device", "--precision"} <= every[name].keys(), name
