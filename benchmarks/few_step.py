@@ -1,12 +1,12 @@
 """Spoken digits in few steps: solvers and time grids without training, then reflow, distillation and MeanFlow, heard as sounds by evaluation classifiers.
 
-    SPECGEN_DATA=... python benchmarks/few_step.py --flow runs/digits/model [--evaluator runs/evaluator] [--samples 500] [--paths 6000] [--out runs/few_step]
+    SPECGEN_DATA=... python benchmarks/few_step.py --flow runs/digits/model --evaluator runs/evaluator [--samples 500] [--paths 6000] [--out runs/few_step]
 
-`--flow` is a saved `DigitGenerator`, trained on FSDD's official split; `--evaluator` a saved `SoundEvaluator`, which is trained where there is none. The
-guidance is the one with the smallest Fréchet distance of spectrograms to the training clips' under an `Evaluator`, which scores nothing else; each time grid
-is the one whose latents come nearest to those of 64 midpoint steps. Neither looks at a held-out clip or asks a classifier of sounds. Then, for every seed,
-the trainings, and every row: latents to spectrograms, to sound by Griffin-Lim, to 16-bit wavs, read again. Everything is kept under --out and taken up again
-from there; the table is results/few_step.csv. A `call` is one pass of a latent through the network: two for an evaluation with guidance.
+`--flow` is a saved `DigitGenerator`, trained on FSDD's official split; `--evaluator` a saved `SoundEvaluator` of the same split. The guidance is the one with
+the smallest Fréchet distance of spectrograms to the training clips' under an `Evaluator`, which scores nothing else; each time grid is the one whose latents
+come nearest to those of 64 midpoint steps. Neither looks at a held-out clip or asks a classifier of sounds. Then, for every seed, the trainings, and every row:
+latents to spectrograms, to sound by Griffin-Lim, to 16-bit wavs, read again. Everything is kept under --out and taken up again from there; the table is
+results/few_step.csv. A `call` is one pass of a latent through the network: two for an evaluation with guidance.
 """
 import argparse
 import time
@@ -54,7 +54,7 @@ def choose_guidance(generator, dataset, args):
     "The Fréchet distance of 300 spectrograms to the training clips', by guidance, under a classifier of spectrograms."
     evaluator = Evaluator.fit(dataset, out=args.out / "chooser", progress=False)
     asked, found = torch.arange(300) % 10, {}
-    for guidance in (1.0, 1.25, 1.5, 2.0):
+    for guidance in (1.0, 1.15, 1.25, 1.5, 2.0):
         drawn = ends(generator.flow, asked, guidance, 99, power_times(8, 1.3), "midpoint")
         found[guidance] = evaluator.score(generator.autoencoder.decode(drawn), asked, reference=dataset)["frechet_distance"]
         print(f"guidance {guidance}: {found[guidance]:.3f}", flush=True)
@@ -133,7 +133,8 @@ def main(args):
     generator, recordings = DigitGenerator.from_pretrained(args.flow), load_recordings("fsdd")
     dataset = filter_recordings(recordings, *recordings.split(), out=args.out / "dataset", progress=args.progress)
     copies, real, flow = augmented(dataset).train, SoundDataset.prepare(recordings), generator.flow
-    evaluator, asked = trained_evaluator(real, args), torch.arange(args.samples) % 10
+    evaluator, asked = SoundEvaluator.from_pretrained(args.evaluator), torch.arange(args.samples) % 10
+    keep_parts(generator, args.out)
     guidance = once(args.out / "guidance.json", choose_guidance, generator, dataset, args)["guidance"]
     powers = once(args.out / "powers.json", choose_powers, flow, guidance)
     held = {"real, held out": real.test, "real, held out, from its latents": again(generator, dataset, real)}
@@ -152,13 +153,11 @@ def main(args):
         write_table(RESULTS, table)
 
 
-def trained_evaluator(real, args):
-    "The evaluator that was saved, or a new one."
-    if not (args.evaluator / "evaluator.json").exists():
-        SoundEvaluator.fit(real, out=args.out / "evaluator", progress=args.progress).save_pretrained(args.evaluator)
-    evaluator = SoundEvaluator.from_pretrained(args.evaluator)
-    print("right on held-out recordings:", evaluator.accuracy, flush=True)
-    return evaluator
+def keep_parts(generator, out):
+    "What the notebook draws and plays with."
+    generator.flow.save_pretrained(out / "flow")
+    generator.autoencoder.save_pretrained(out / "autoencoder")
+    write_json(out / "representation.json", generator.representation.to_dict())
 
 
 def again(generator, dataset, real):
@@ -170,7 +169,7 @@ def again(generator, dataset, real):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flow", type=Path, required=True, help="folder of a DigitGenerator")
-    parser.add_argument("--evaluator", type=Path, default=Path("runs/sound_evaluator"), help="folder of a SoundEvaluator")
+    parser.add_argument("--evaluator", type=Path, required=True, help="folder of a SoundEvaluator")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(TRAINED), help=f"of {','.join(TRAINED)}")
     parser.add_argument("--samples", type=int, default=500, help="sounds of every row")
     parser.add_argument("--paths", type=int, default=6000, help="of the flow, that are learnt from")
