@@ -123,15 +123,15 @@ def run(
 @app.command(rich_help_panel="The digits pipeline")
 def generate(
     text: Annotated[str, typer.Argument(help="What to say: digits such as 0123456789, or class names with commas between them.")],
-    out: SoundFolder,
-    model: Trained = "runs/digits",
-    steps: Annotated[int | None, typer.Option(min=1, help="Integration steps of the sampler; without it, the run's own.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="1 follows the asked class, more insists; without it, the run's own.")] = None,
+    out: SoundFolder = Path("spoken"),
+    model: Annotated[str | None, typer.Option(help="Without it, the run in runs/digits if there is one, else the model that ships.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Integration steps of the sampler; without it, the model's own.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="1 follows the asked class, more insists; without it, the model's own.")] = None,
     seed: Seed = 0,
     device: Device = None,
     precision: Precision = "auto",
 ):
-    "Speak with a trained run: a wav per word, joined.wav, spectrograms.png."
+    "Speak, before any training or with a trained run: a wav per word, joined.wav, spectrograms.png."
     from specgen.pipeline import generate_speech
 
     for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed, device=device, precision=precision):

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -78,6 +77,8 @@ def stratified_folds(
     seed: int = 0,
 ) -> torch.Tensor:  # (N,) the fold of each clip
     "Every fold gets its share of every label, by scikit-learn's `StratifiedKFold`; labels with fewer clips than folds go where there is room."
+    from sklearn.model_selection import StratifiedKFold  # slow to import
+
     fold = torch.zeros_like(labels)
     common = torch.bincount(labels)[labels] >= folds
     rare = (~common).nonzero().flatten()
@@ -274,7 +275,7 @@ def run_filter(
     **how,  # of the classifiers' trainings: device, precision, progress
 ) -> SpectrogramDataset:
     "What `filter_recordings` does, its arguments checked."
-    fitted = fit_recordings_to_frames(recordings, parts, representation, settings["n_frames"], settings["max_stretch"], how["progress"])
+    fitted = fit_recordings_to_frames(recordings, parts, representation, settings["n_frames"], settings["max_stretch"], how["progress"] is True)
     rows, order, logs, representation = fitted
     labels, is_test, classes = recordings.labels[order], torch.tensor([rows[i]["split"] == "test" for i in order]), list(recordings.classes)
     if settings["drop"]:
@@ -301,7 +302,7 @@ def filter_recordings(
     out: str | Path | None = None,  # for the dataset, kept.csv and the folds' trainings
     device=None,  # of those trainings; None = the GPU if there is one
     precision: str = "auto",  # likewise, of `TrainConfig`
-    progress: bool = False,  # show bars
+    progress: bool | Callable = False,  # show bars; or what the trainings tell how far they are, of `train`
     **changes,  # of the preset: n_frames, max_stretch (shortest, longest, in units of n_frames hops), drop (share; 0 = no step 2), folds, classifier
 ) -> SpectrogramDataset:  # spectrograms (N, freq, n_frames), standardised; about["rows"] has a line for every recording
     """Recordings of any length to spectrograms of one size, with the doubtful ones left out.

@@ -6,6 +6,7 @@
 __all__ = ['DigitGenerator', 'run_pipeline', 'generate_speech']
 
 # %% ../nbs/30_pipeline.ipynb #5b785db7
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 # %% ../nbs/30_pipeline.ipynb #a640220b
 from .audio import read_audio
@@ -31,9 +33,9 @@ from .spectrogram_dataset import SpectrogramDataset
 # %% ../nbs/30_pipeline.ipynb #8b15b007
 PIPELINE_PRESETS = {
     # about a minute on two cores
-    "quick": Preset(dict(clips_per_class=40), dict(steps=10, guidance=1.5, n_iter=30), dict(preset="quick", n_samples=100)),
+    "quick": Preset(dict(clips_per_class=40), dict(steps=10, guidance=1.25, n_iter=30), dict(preset="quick", n_samples=100)),
     # minutes on two cores
-    "small": Preset(dict(clips_per_class=None), dict(steps=20, guidance=1.5, n_iter=60), dict(preset="small", n_samples=500)),
+    "small": Preset(dict(clips_per_class=None), dict(steps=20, guidance=1.25, n_iter=60), dict(preset="small", n_samples=500)),
     # a GPU: the source's sizes
     "source": Preset(dict(clips_per_class=None), dict(steps=50, guidance=1.5, n_iter=60), dict(preset="source", n_samples=2048)),
 }
@@ -51,7 +53,7 @@ class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-spee
         representation: dict,  # `Representation.to_dict()`, statistics included
         classes: list[str],  # names in the order of the labels
         steps: int = 20,  # of the sampler, unless asked otherwise
-        guidance: float = 1.5,  # likewise
+        guidance: float = 1.25,  # likewise
         n_iter: int = 60,  # Griffin-Lim iterations, likewise
     ):
         super().__init__()
@@ -159,9 +161,10 @@ class Plan(NamedTuple):
 
     preset: str  # of `PIPELINE_PRESETS`
     seed: int
-    show: bool  # progress bars, on this process
+    show: bool  # what is done, on this process
     device: torch.device | str | None = None
     precision: str = "auto"
+    progress: Callable | bool = False  # of the trainings
 
     @property
     def size(self) -> Preset:
@@ -170,7 +173,7 @@ class Plan(NamedTuple):
     @property
     def how(self) -> dict:
         "What every training is told."
-        return dict(preset=self.size.training["preset"], device=self.device, precision=self.precision, progress=self.show)
+        return dict(preset=self.size.training["preset"], device=self.device, precision=self.precision, progress=self.progress)
 
 # %% ../nbs/30_pipeline.ipynb #2cda0404
 def thinned_recordings(
@@ -273,23 +276,60 @@ def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitG
     write_json(out / "scores.json", {"evaluator_accuracy": evaluator.accuracy, "rows": table})
     return {}
 
-# %% ../nbs/30_pipeline.ipynb #1307773b
+# %% ../nbs/30_pipeline.ipynb #cc000002
+SHIPPED = "specgen/flow-digits"  # speaks before any run
 STAGES = ("filter", "evaluator", "generator", "scores", "report")
+ESTIMATES = {"quick": (5, 4, 12, 5, 8), "small": (26, 40, 60, 25, 10), "source": (60, 300, 40_000, 300, 20)}  # seconds of one core, of the stages
+TRAININGS = {"filter": {"quick": 2, "small": 2, "source": 5}}  # of a stage; one where it isn't said
 
 
+class RunBar:
+    "One bar over all stages of a run, with the time left. As a function it is what trainings are given as `progress`."
+
+    def __init__(self, preset: str, show: bool):
+        self.seconds = dict(zip(STAGES, ESTIMATES[preset], strict=True))
+        self.trainings = {name: TRAININGS.get(name, {}).get(preset, 1) for name in STAGES}
+        look = "{desc:10}{percentage:3.0f}% |{bar:30}| {elapsed} gone, {remaining} left"
+        self.bar = tqdm(total=sum(self.seconds.values()), disable=not show, smoothing=0, bar_format=look, leave=False)
+
+    def begin(self, name: str, done: bool):
+        "A stage begins, or is found done."
+        self.name, self.finished, self.start = name, 0, sum(self.seconds[s] for s in STAGES[: STAGES.index(name)])
+        self.bar.set_description_str(name, refresh=False)
+        self.bar.initial += self.seconds[name] if done else 0
+        self.move(1.0 if done else 0.0)
+
+    def __call__(self, step: int, steps: int):
+        "A training of the stage has done `step` of its `steps`."
+        self.move((self.finished + step / steps) / self.trainings[self.name])
+        self.finished += step == steps
+
+    def move(self, share: float):
+        self.bar.update(self.start + share * self.seconds[self.name] - self.bar.n)
+
+# %% ../nbs/30_pipeline.ipynb #1307773b
 def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
     "Every stage in its order; returns the scores."
-    filtered = run.stage("filter", lambda folder: filter_stage(recordings, plan, folder))
-    dataset = SpectrogramDataset.load(filtered / "dataset")
-    run.say(describe_shapes(dataset))
-    dataset = with_floor(dataset, plan.seed)
-    evaluated = run.stage("evaluator", lambda folder: evaluator_stage(dataset, plan, folder))
-    generated = run.stage("generator", lambda folder: generator_stage(dataset, plan, folder, run.path))
-    run.say("  augmented {spectrograms} -> latents {latents}".format(**read_json(generated / "done.json")))
-    evaluator = Evaluator.from_pretrained(evaluated / "model", device=default_device(plan.device))
-    model = DigitGenerator.from_pretrained(run.path / "model", device=default_device(plan.device))
-    run.stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
-    run.stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True)
+    bar = RunBar(plan.preset, plan.show)
+    plan = plan._replace(progress=bar)
+
+    def stage(name: str, make: Callable, alone: bool = False) -> Path:
+        bar.begin(name, (run.path / name / "done.json").is_file())
+        bar.bar.clear()
+        return run.stage(name, make, alone)
+
+    with bar.bar:
+        filtered = stage("filter", lambda folder: filter_stage(recordings, plan, folder))
+        dataset = SpectrogramDataset.load(filtered / "dataset")
+        run.say(describe_shapes(dataset))
+        dataset = with_floor(dataset, plan.seed)
+        evaluated = stage("evaluator", lambda folder: evaluator_stage(dataset, plan, folder))
+        generated = stage("generator", lambda folder: generator_stage(dataset, plan, folder, run.path))
+        run.say("  augmented {spectrograms} -> latents {latents}".format(**read_json(generated / "done.json")))
+        evaluator = Evaluator.from_pretrained(evaluated / "model", device=default_device(plan.device))
+        model = DigitGenerator.from_pretrained(run.path / "model", device=default_device(plan.device))
+        stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
+        stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True)
     return read_json(run.path / "scores.json")
 
 # %% ../nbs/30_pipeline.ipynb #a2b8fc82
@@ -342,15 +382,16 @@ def describe_scores(scores: dict, out: Path) -> str:
 def generate_speech(
     text: str,  # characters such as 0123456789, or class names with commas between
     *,
-    out: str | Path,  # folder for the files
-    model: str | Path = "runs/digits",  # a finished run, or what `DigitGenerator.from_pretrained` takes
+    out: str | Path = "spoken",  # folder for the files
+    model: str | Path | None = None,  # a run's folder, or of `DigitGenerator.from_pretrained`; None = runs/digits if a run is finished there, else `SHIPPED`
     steps: int | None = None,  # of the sampler; None = the model's own
     guidance: float | None = None,  # likewise
     seed: int = 0,  # the same seed gives the same bytes
     device=None,  # None = the GPU if there is one
-    precision: str = "auto",  # of the networks: auto is float32 but for the U-Net where the hardware computes in bfloat16
+    precision: str = "auto",  # of the networks: auto is float32 but for the velocity network where the hardware computes in bfloat16
 ) -> list[Path]:  # the files written: a wav per word, joined.wav, spectrograms.png
     "Speak. Raises `SpecgenError` for a word that the model was not trained on, before anything is written."
+    model = model or ("runs/digits" if Path("runs/digits/model/config.json").is_file() else SHIPPED)
     inside, device = Path(model) / "model", default_device(device)
     generator = DigitGenerator.from_pretrained(inside if inside.is_dir() else model, device=device)
     labels, dtype = generator.labels(text), None if precision == "auto" else autocast_dtype(precision, device)

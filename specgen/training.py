@@ -393,10 +393,10 @@ def look(self: Run, row: dict, validate: Callable | None) -> None:
 
 # %% ../nbs/12_training.ipynb #c110000c
 @patch
-def loop(self: Run, validate: Callable | None, title: str, progress: bool) -> None:
+def loop(self: Run, validate: Callable | None, title: str, progress: bool | Callable) -> None:
     "Step until all is done, or until a signal asks the main process to stop: then save, and let the signal go its way."
-    config, shown, wait = self.config, progress and self.main, 0.2 if sys.stderr.isatty() else 2
-    bar = tqdm(total=config.steps, initial=self.step, desc=title, disable=not shown, mininterval=wait)
+    config, shown, wait = self.config, progress is True and self.main, 0.2 if sys.stderr.isatty() else 2
+    bar, tell = tqdm(total=config.steps, initial=self.step, desc=title, disable=not shown, mininterval=wait), callable(progress) and self.main
     self.model.train()
     with bar, held_signals((signal.SIGINT, signal.SIGTERM) if self.main else (signal.SIGINT,)) as caught:
         while not self.finished and not (caught and self.main):
@@ -406,6 +406,7 @@ def loop(self: Run, validate: Callable | None, title: str, progress: bool) -> No
             if looks or self.step % config.log_every == 0:
                 row = self.end_row(validate if looks else None)
                 bar.set_postfix(loss=f"{row['loss']:.4g}", refresh=False)
+                tell and progress(self.step, config.steps)
             if self.finished and self.average:
                 self.model.load_state_dict(self.average.module.state_dict())
             if self.finished or self.step % config.checkpoint_every == 0:
@@ -436,7 +437,7 @@ def train(
     out: str | Path | None = None,  # folder for checkpoint.safetensors, history.csv and history.png; the same one again continues the run
     validate: Callable | None = None,  # (model in eval mode, with the averaged weights if there are) -> dict of numbers
     title: str = "train",  # of the progress bar
-    progress: bool = True,
+    progress: bool | Callable = True,  # show a bar; or a function that is told now and then how many steps are done, and of how many
     device: str | torch.device | None = None,  # None = of `default_device`
     accelerator=None,  # an `accelerate.Accelerator` of the caller's: its device, processes and (with 'auto') mixed precision are used
     lr_scales: dict[str, float] | None = None,  # factors on the learning rate, by the first words of parameters' names, such as {'encoder.input': 0.1}

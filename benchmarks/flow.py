@@ -1,0 +1,143 @@
+"""Velocity networks side by side: what they cost, and how near what they draw comes to recordings.
+
+    SPECGEN_DATA=... python benchmarks/flow.py [--data digits,fsdd] [--only "mlp; mlp 768"] [--seeds 0,1,2] [--out runs/flow]
+
+All learn the same latents: of the linear autoencoder, of the filtered and augmented training clips. Rows: held-out recordings of known voices, then each
+network and seed under several guidances. Every row is scored on as many clips as the recordings are, by two evaluation classifiers of different seeds:
+`tuning`, by which guidance, sizes and steps were chosen, and `report`, by which nothing was. Seconds are of this process's CPU time, one thread: of the
+training, and of drawing 500 latents. What was trained and measured is kept under --out; benchmarks/results/flow_sizes.csv is written from all of it.
+"""
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from specgen.autoencoder import Autoencoder
+from specgen.core import read_json, write_json, write_table
+from specgen.datasets import load_recordings
+from specgen.evaluation import Evaluator, floor_rows
+from specgen.filtering import filter_recordings
+from specgen.flow_matching import FlowMatcher, VelocityNetwork
+from specgen.pipeline import augmented, with_floor
+from specgen.training import TrainConfig, train
+
+RESULTS = Path(__file__).parent / "results" / "flow_sizes.csv"
+SEEDS = {"tuning": 7, "report": 1}  # of the evaluation classifiers
+MLP = dict(size=dict(width=384, hidden=576, depth=2))
+FAST = dict(lr=2e-3, warmup=30)
+NETWORKS = {  # settings of the network, of its training, and the loss
+    "mlp": (MLP, dict(steps=2500, ema=0.998, **FAST), {}),
+    "unet 64-128-192, embedding 768": (dict(network="unet", size=dict(channels=(64, 128, 192)), embedding=768), dict(steps=600, ema=0.99, **FAST), {}),
+    "unet 32-64-128": (dict(network="unet", size=dict(channels=(32, 64, 128)), embedding=128), dict(steps=600, ema=0.99, **FAST), {}),
+    "mlp 768": (dict(size=dict(width=768, hidden=1536, depth=4), embedding=192), dict(steps=1000, ema=0.995, lr=1e-3, warmup=30), {}),
+    "mlp, 600 steps": (MLP, dict(steps=600, ema=0.99, **FAST), {}),
+    "mlp, stratified times": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(times="stratified")),
+    "mlp, logit-normal times": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(times="logit-normal")),
+    "mlp, guidance in the target": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(inside=0.25)),
+}
+GUIDANCES = (1.0, 1.25, 1.5)
+
+
+@dataclass(frozen=True)
+class Variant(FlowMatcher):
+    "Flow matching with other times, or towards the guided velocity (Tang et al. 2025, model guidance)."
+
+    times: str = "uniform"  # or 'stratified', 'logit-normal' (Esser et al. 2024, m = 0, s = 1)
+    inside: float = 0.0  # guidance that is learnt, less 1
+
+    def draw_times(self, n, generator):
+        if self.times == "logit-normal":
+            return torch.randn(n, generator=generator).sigmoid()
+        t = torch.rand(n, generator=generator)
+        return (torch.arange(n) + t) / n if self.times == "stratified" else t
+
+    def loss(self, model, batch, generator):
+        x1, labels = batch
+        x0, t = torch.randn(x1.shape, generator=generator), self.draw_times(len(x1), generator)
+        xt, ut = self.path(x0, x1, t)
+        hidden = torch.rand(len(x1), generator=generator) < self.dropout
+        shown = torch.where(hidden, self.n_classes, labels)
+        v = model(xt, t, shown).float()
+        if self.inside:
+            with torch.no_grad():
+                away = v - model(xt, t, torch.full_like(labels, self.n_classes)).float()
+            ut = ut + self.inside * away * (~hidden)[:, None, None]
+        return (v - ut).square().mean()
+
+
+def prepared(name, out):
+    "The dataset, the autoencoder, its latents with their labels, and both evaluation classifiers."
+    data = with_floor(filter_recordings(load_recordings(name), out=out / "filter"), 0)
+    copies, start = augmented(data), time.process_time()
+    autoencoder = Autoencoder.fit(copies, seed=2)
+    print(f"{name}: autoencoder in {time.process_time() - start:.0f} s", flush=True)
+    evaluators = {use: Evaluator.fit(copies, seed=seed, out=out / f"evaluator_{seed}", progress=False) for use, seed in SEEDS.items()}
+    return data, autoencoder, (autoencoder.encode(copies.train.spectrograms), copies.train.labels), evaluators
+
+
+def scored(evaluators, rows, data):
+    "The scores of each row under both classifiers."
+    found = {name: {} for name in rows}
+    for use, evaluator in evaluators.items():
+        for row in evaluator.score_table(rows, data, show=False):
+            found[row["name"]] |= {"n": row["n"]}
+            found[row["name"]] |= {f"{use}_{key}": round(row[key], 4) for key in
+                                   ("label_accuracy", "frechet_distance", "kernel_distance", "diversity", "nearest_neighbour_distance")}
+    return found
+
+
+def trained(settings, training, loss, latents, n_classes, seed, folder):
+    "A network, and the seconds that it took."
+    start = time.process_time()
+    torch.manual_seed(seed)
+    model = VelocityNetwork(n_classes, **settings)
+    config = TrainConfig(batch_size=128, seed=seed, checkpoint_every=500, **training)
+    train(model, latents, Variant(n_classes, **loss).loss, config, out=folder, progress=False)
+    return model, round(time.process_time() - start, 1)
+
+
+def network_rows(name, title, seed, parts, out):
+    "One network and seed at every guidance; kept."
+    folder = out / name / f"{title} {seed}".replace(" ", "_").replace(",", "")
+    if not (folder / "rows.json").is_file():
+        data, autoencoder, latents, evaluators = parts
+        settings, training, loss = NETWORKS[title]
+        model, seconds = trained(settings, training, loss, latents, len(data.classes), seed, folder)
+        asked, drawn, start = torch.arange(500) % len(data.classes), {}, time.process_time()
+        floor, real = next(iter(floor_rows(data).items()))
+        rows = {"real": real}
+        for guidance in GUIDANCES:
+            drawn[guidance] = round(time.process_time() - start, 2)
+            rows[guidance] = autoencoder.decode(model.sample(asked, steps=20, guidance=guidance, seed=seed + 4)), asked
+            drawn[guidance], start = round(time.process_time() - start, 2), time.process_time()
+        about = dict(dataset=name, network=title, seed=seed, parameters=sum(p.numel() for p in model.parameters()), steps=training["steps"], seconds=seconds)
+        table = scored(evaluators, rows, data)
+        write_json(folder / "rows.json", [dict(dataset=name, network=floor, seed="", **table.pop("real"))] +
+                   [{**about, "guidance": g, "drawing_seconds": drawn[g], **row} for g, row in table.items()])
+    return read_json(folder / "rows.json")
+
+
+def main(args):
+    for name in args.data:
+        parts = None
+        for title in args.only or NETWORKS:
+            for seed in args.seeds:
+                if parts is None:
+                    parts = prepared(name, args.out / name)
+                for row in network_rows(name, title, seed, parts, args.out):
+                    print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    rows = [row for path in sorted(args.out.glob("*/*/rows.json")) for row in read_json(path)]
+    rows = [row for i, row in enumerate(rows) if row not in rows[:i]]
+    write_table(RESULTS, rows, list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=lambda text: text.split(","), default=["digits", "fsdd"], help="datasets, with commas between")
+    parser.add_argument("--only", type=lambda text: text.split("; "), help=f"which, with '; ' between: {'; '.join(NETWORKS)}")
+    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2], help="with commas between")
+    parser.add_argument("--out", type=Path, default=Path("runs/flow"), help="where everything is kept")
+    torch.set_num_threads(1)
+    main(parser.parse_args())
