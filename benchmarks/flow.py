@@ -1,13 +1,11 @@
 """Velocity networks side by side: what they cost, and how near what they draw comes to recordings.
 
     SPECGEN_DATA=... python benchmarks/flow.py [--data digits,fsdd] [--only "mlp; mlp 768"] [--seeds 0,1,2] [--out runs/flow]
-    SPECGEN_DATA=... python benchmarks/flow.py --ship specgen/weights/flow-digits
 
 All learn the same latents: of the linear autoencoder, of the filtered and augmented training clips. Rows: held-out recordings of known voices, then each
 network and seed under several guidances. Every row is scored on as many clips as the recordings are, by two evaluation classifiers of different seeds:
 `tuning`, by which guidance, sizes and steps were chosen, and `report`, by which nothing was. Seconds are of this process's CPU time, one thread: of the
 training, and of drawing 500 latents. What was trained and measured is kept under --out; benchmarks/results/flow_sizes.csv is written from all of it.
---ship trains the model that ships: the network `mlp` of seed 3 with 6,000 steps, on FSDD, and saves it in half precision.
 """
 import argparse
 import time
@@ -22,7 +20,7 @@ from specgen.datasets import load_recordings
 from specgen.evaluation import Evaluator, floor_rows
 from specgen.filtering import filter_recordings
 from specgen.flow_matching import FlowMatcher, VelocityNetwork
-from specgen.pipeline import DigitGenerator, augmented, with_floor
+from specgen.pipeline import augmented, with_floor
 from specgen.training import TrainConfig, train
 
 RESULTS = Path(__file__).parent / "results" / "flow_sizes.csv"
@@ -30,14 +28,14 @@ SEEDS = {"tuning": 7, "report": 1}  # of the evaluation classifiers
 MLP = dict(size=dict(width=384, hidden=576, depth=2))
 FAST = dict(lr=2e-3, warmup=30)
 NETWORKS = {  # settings of the network, of its training, and the loss
-    "mlp": (MLP, dict(steps=2500, ema=0.998, **FAST), {}),
+    "mlp": (MLP, dict(steps=3000, ema=0.998, **FAST), {}),
     "unet 64-128-192, embedding 768": (dict(network="unet", size=dict(channels=(64, 128, 192)), embedding=768), dict(steps=600, ema=0.99, **FAST), {}),
     "unet 32-64-128": (dict(network="unet", size=dict(channels=(32, 64, 128)), embedding=128), dict(steps=600, ema=0.99, **FAST), {}),
     "mlp 768": (dict(size=dict(width=768, hidden=1536, depth=4), embedding=192), dict(steps=1000, ema=0.995, lr=1e-3, warmup=30), {}),
     "mlp, 600 steps": (MLP, dict(steps=600, ema=0.99, **FAST), {}),
-    "mlp, stratified times": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(times="stratified")),
-    "mlp, logit-normal times": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(times="logit-normal")),
-    "mlp, guidance in the target": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(inside=0.25)),
+    "mlp, stratified times": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(times="stratified")),
+    "mlp, logit-normal times": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(times="logit-normal")),
+    "mlp, guidance in the target": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(inside=0.25)),
 }
 GUIDANCES = (1.0, 1.25, 1.5)
 
@@ -121,21 +119,7 @@ def network_rows(name, title, seed, parts, out):
     return read_json(folder / "rows.json")
 
 
-def ship(folder, out):
-    "Train, save in half precision, score what was saved."
-    data, autoencoder, latents, evaluators = prepared("fsdd", out / "fsdd")
-    settings, training, loss = NETWORKS["mlp"]
-    model, seconds = trained(settings, {**training, "steps": 6000, "ema": 0.999}, loss, latents, len(data.classes), 3, out / "shipped")
-    DigitGenerator.join(model, autoencoder, data, steps=20, guidance=1.25, n_iter=60).half().save_pretrained(folder)
-    generator, (floor, real) = DigitGenerator.from_pretrained(folder), next(iter(floor_rows(data).items()))
-    asked = torch.arange(500) % len(data.classes)
-    for name, row in scored(evaluators, {floor: real, "generated": (generator.sample(asked, seed=0), asked)}, data).items():
-        print(name, row, f"trained in {seconds:.0f} s")
-
-
 def main(args):
-    if args.ship:
-        return ship(args.ship, args.out)
     for name in args.data:
         parts = None
         for title in args.only or NETWORKS:
@@ -155,6 +139,5 @@ if __name__ == "__main__":
     parser.add_argument("--only", type=lambda text: text.split("; "), help=f"which, with '; ' between: {'; '.join(NETWORKS)}")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2], help="with commas between")
     parser.add_argument("--out", type=Path, default=Path("runs/flow"), help="where everything is kept")
-    parser.add_argument("--ship", type=Path, help="folder for the model that ships")
     torch.set_num_threads(1)
     main(parser.parse_args())
