@@ -6,8 +6,9 @@
 __all__ = ['integrate', 'FlowMatcher', 'VelocityNetwork']
 
 # %% ../nbs/18_flow_matching.ipynb #f166381d
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -47,24 +48,41 @@ def heun(v: Callable, x: torch.Tensor, t: float, h: float) -> torch.Tensor:
     return x + h / 2 * (first + v(x + h * first, t + h))
 
 
-METHODS = {"euler": euler, "midpoint": midpoint, "heun": heun}
+class AdamsBashforth:
+    "One function evaluation, second order; its first step, which has none before it, is Euler's."
+
+    def __init__(self):
+        self.last = None  # velocity and length of the step before
+
+    def __call__(self, v: Callable, x: torch.Tensor, t: float, h: float) -> torch.Tensor:
+        now = v(x, t)
+        mean = now if self.last is None else now + h / (2 * self.last[1]) * (now - self.last[0])
+        self.last = now, h
+        return x + h * mean
+
+
+METHODS = {"euler": euler, "midpoint": midpoint, "heun": heun, "adams": AdamsBashforth}
 
 # %% ../nbs/18_flow_matching.ipynb #a4fd3bc4
 @torch.no_grad()
 def integrate(
     velocity: Callable,  # (x, t: float) -> dx/dt, of x's shape
     x: torch.Tensor,  # where to begin, at t = 0
-    steps: int = 50,
-    method: str = "euler",  # euler, midpoint or heun
+    steps: int | Sequence[float] = 50,  # how many of equal length, or the times between them: 0, ..., 1
+    method: str = "euler",  # euler, midpoint, heun or adams
 ) -> Iterator[tuple[float, torch.Tensor]]:  # t and x before the first and after every step; the last t is 1
-    "Follow a velocity from t = 0 to 1 in equal steps. Raises `SpecgenError` for an unknown method or no steps."
+    "Follow a velocity from t = 0 to 1. Raises `SpecgenError` for an unknown method, no steps, and times that don't rise from 0 to 1."
     step = choose("method", method, METHODS)
-    if steps < 1:
+    step = step() if isinstance(step, type) else step
+    if isinstance(steps, int) and steps < 1:
         raise SpecgenError(f"{steps} steps: give at least 1")
+    times = [i / steps for i in range(steps + 1)] if isinstance(steps, int) else [float(t) for t in steps]
+    if len(times) < 2 or times[0] != 0 or times[-1] != 1 or any(a >= b for a, b in pairwise(times)):
+        raise SpecgenError(f"times {times}: must rise from 0 to 1, as (0, 0.3, 1)")
     yield 0.0, x
-    for i in range(steps):
-        x = step(velocity, x, i / steps, 1 / steps)
-        yield (i + 1) / steps, x
+    for t, end in pairwise(times):
+        x = step(velocity, x, t, end - t)
+        yield end, x
 
 # %% ../nbs/18_flow_matching.ipynb #8df6491c
 @dataclass(frozen=True)
@@ -252,9 +270,9 @@ def sample(
     self: VelocityNetwork,
     labels,  # (N,) classes wanted, or a number of latents, whose classes take turns
     *,
-    steps: int = 50,
+    steps: int | Sequence[float] = 50,  # or their times, of `integrate`
     guidance: float = 1.5,  # 0 ignores the class, 1 is the class's own velocity, more exaggerates it
-    method: str = "euler",  # 'euler', 'midpoint' or 'heun'
+    method: str = "euler",  # 'euler', 'midpoint', 'heun' or 'adams'
     generator: torch.Generator | None = None,  # of the noise
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
     batch_size: int = 250,

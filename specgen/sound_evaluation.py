@@ -55,7 +55,7 @@ class SoundDataset:
     classes: list[str]
     sample_rate: int  # hertz
     domain: str  # 'words' or 'sounds', of `AudioDataset.domain`
-    levels: torch.Tensor  # (N, 3) of `sound_levels`, before anything was cut or filled
+    levels: torch.Tensor  # (N, 3) of `sound_levels`, before anything was cut
     is_test: torch.Tensor  # (N,) bool
     speakers: list[str | None] = field(default_factory=list)  # N, or none known
 
@@ -128,11 +128,14 @@ CODECS = (dict(format="OGG", subtype="VORBIS", compression_level=1.0), dict(form
 def with_codecs(dataset: SoundDataset) -> SoundDataset:
     "The sounds three times: as they are, and through two codecs at low quality."
     n = dataset.waveforms.shape[1]
-    copies = [torch.stack([as_written(x, dataset.sample_rate, **how)[:n] for x in dataset.waveforms]) for how in CODECS]
+    copies = [torch.stack([as_written(x, dataset.sample_rate, **how)[:n].to(x) for x in dataset.waveforms]) for how in CODECS]
     thrice = dataset.select(torch.arange(len(dataset)).repeat(3))
     return replace(thrice, waveforms=torch.cat([dataset.waveforms, *copies]))
 
 # %% ../nbs/15_sound_evaluation.ipynb #7e421612
+N_MFCC = 20  # cepstral coefficients
+
+
 def time_layers(inputs: int, channels: tuple[int, ...]) -> nn.Sequential:
     "Dilated convolutions over time with batch normalisation and ReLU (Snyder et al. 2018): (N, inputs, time) -> (N, channels[-1], time)."
     layers = [nn.BatchNorm1d(inputs)]
@@ -145,38 +148,35 @@ def time_layers(inputs: int, channels: tuple[int, ...]) -> nn.Sequential:
 # %% ../nbs/15_sound_evaluation.ipynb #e880846b
 class SoundClassifier(Model):
     "A classifier of sounds (N, samples) that hears no difference between loud and soft ones."
-
     family, least_classes = "sound-classifier", 2
 
     def __init__(
         self,
+        classes: list[str],
+        representation: dict,  # of `LogMel.to_dict`
+        samples: int,  # of a clip
         kind: str = "mel",  # 'mel': convolutions over log-mels; 'mfcc': convolutions over time of cepstral coefficients, then their mean and deviation
         channels: tuple[int, ...] = (32, 64, 128, 128),  # of the layers
         stem: tuple[int, int] = (2, 2),  # of 'mel': steps of the first layer along frequency and time
         bands: int = 3,  # of 'mel': places along frequency that are told apart at the end
-        n_mfcc: int = 20,  # of 'mfcc': coefficients
         n_features: int = 64,  # numbers of the embedding
-        *,
         depth_db: float = 60.0,  # what lies further below a clip's loudest band is not heard
-        classes: list[str],
-        representation: dict,  # of `LogMel.to_dict`
-        samples: int,  # of a clip
     ):
         super().__init__()
         self.representation, self.depth_db = Representation.from_dict(representation), depth_db
         self.classes, self.samples, self.kind = list(classes), samples, choose("kind", kind, {k: k for k in ("mel", "mfcc")})
-        self.build(channels, stem, bands, n_mfcc, n_features)
+        self.build(channels, stem, bands, n_features)
 
 # %% ../nbs/15_sound_evaluation.ipynb #f6aeff2d
 @patch
-def build(self: SoundClassifier, channels, stem, bands: int, n_mfcc: int, n_features: int):
+def build(self: SoundClassifier, channels, stem, bands: int, n_features: int):
     "The layers."
     if self.kind == "mel":
         self.stages = nn.Sequential(*conv_stages(channels, stem), nn.AdaptiveAvgPool2d((bands, 1)), nn.Flatten())
         n = bands * channels[-1]
     else:
-        self.stages, n = time_layers(n_mfcc, channels), 2 * channels[-1]
-        cosines = scipy.fft.dct(torch.eye(self.representation.n_mels).numpy(), axis=0, norm="ortho")[:n_mfcc]
+        self.stages, n = time_layers(N_MFCC, channels), 2 * channels[-1]
+        cosines = scipy.fft.dct(torch.eye(self.representation.n_mels).numpy(), axis=0, norm="ortho")[:N_MFCC]
         self.register_buffer("dct", torch.from_numpy(cosines), persistent=False)
     self.embedding = nn.Sequential(nn.Dropout(0.3), nn.Linear(n, n_features), nn.ReLU())
     self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(n_features, len(self.classes)))
@@ -253,7 +253,7 @@ def sound_loss(model: SoundClassifier, batch, generator: torch.Generator, *, sam
 # %% ../nbs/15_sound_evaluation.ipynb #0602e368
 FULL = dict(weight_decay=0.01, ema=0.99, warmup=50)
 WORD = dict(mix=0.0, roll=False, warp=dict(voice=0.1, tempo=0.15, frames=8), mask=(6, 12))
-SOUND = dict(mix=0.75, roll=True, mask=(16, 64))
+SOUND = dict(mix=0.75, roll=True, mask=(16, 40))
 WORD_MELS = dict(n_mels=40, f_min=100.0, window=0.025, hop=0.01)
 KINDS = {  # name: model, mels, augmentation; the three differ in all of them
     "mel": (dict(kind="mel"), dict(), dict(distorted=False)),
@@ -266,11 +266,11 @@ def kind_presets(kind: str) -> dict[str, Preset]:
     "Presets of one kind of classifier: how sounds become log-mels, the network, its training, what happens to a batch."
     model, mels, own = KINDS[kind]
     wide = {**model, "stem": (4, 4), "bands": 4, "depth_db": 80.0, "channels": (32, 64, 128, 256) if model["kind"] == "mel" else (128, 128, 128, 256)}
-    word, sound = {**WORD_MELS, **mels}, {**WORD_MELS, **mels, "f_min": 50.0, "n_mels": 64}
-    sizes = {"quick": dict(epochs=20, max_steps=300, batch_size=32, lr=3e-3), "small": dict(epochs=120, max_steps=1500, batch_size=64, lr=3e-3)}
+    word, sound = {**WORD_MELS, **mels}, {**WORD_MELS, **mels, "f_min": 50.0, "n_mels": 64, "hop": 0.016}
+    sizes = {"quick": dict(epochs=20, max_steps=120, batch_size=32, lr=4e-3), "small": dict(epochs=120, max_steps=1500, batch_size=64, lr=3e-3)}
     found = {f"words/{size}": Preset(word, model, {**how, **FULL}, {**WORD, **own}) for size, how in sizes.items()}
     found["sounds/quick"] = Preset(sound, wide, dict(epochs=10, max_steps=60, batch_size=32, lr=3e-3, **FULL), {**SOUND, **own})
-    found["sounds/small"] = Preset(sound, wide, dict(epochs=200, max_steps=2000, batch_size=32, lr=2e-3, **FULL), {**SOUND, **own})
+    found["sounds/small"] = Preset(sound, wide, dict(epochs=120, max_steps=1200, batch_size=32, lr=2e-3, **FULL), {**SOUND, **own})
     return found
 
 
@@ -369,9 +369,9 @@ def reference(self: SoundEvaluator, kind: str, dataset: SoundDataset) -> Heard:
     "What a dataset's real clips are to one classifier; computed once for each dataset."
     if (kind, id(dataset)) not in self.known:
         model, (real, held) = self.classifiers[kind], (dataset.train, dataset.test)
-        features = model.embed(real.waveforms)
-        known = Reference(model.predict_proba(real.waveforms), features, class_diversity(features, real.labels))
-        nearest = nearest_neighbour_distance(model.embed(held.waveforms), features).median().item() if len(held) else math.nan
+        features = model.embed(real.waveforms).cpu()
+        known = Reference(model.predict_proba(real.waveforms).cpu(), features, class_diversity(features, real.labels.cpu()))
+        nearest = nearest_neighbour_distance(model.embed(held.waveforms).cpu(), features).median().item() if len(held) else math.nan
         self.known[kind, id(dataset)] = Heard(known, real.speakers, nearest), dataset
     return self.known[kind, id(dataset)][0]
 
@@ -390,11 +390,11 @@ def score(
     `memorisation` is the median distance to the nearest training clip, in that of held-out clips: 0 for copies, about 1 for new recordings.
     `classes` and `voices` are the effective numbers of classes heard, and of speakers of the nearest training clips.
     """
-    chosen, found = sounds.select(choose_clips(sounds.labels, n, seed)), {}
+    chosen, found = sounds.select(choose_clips(sounds.labels.cpu(), n, seed)), {}
     for kind, model in self.classifiers.items():
         known = self.reference(kind, reference)
-        probs, features = model.predict_proba(chosen.waveforms), model.embed(chosen.waveforms)
-        row = measure(known.reference, probs, features, chosen.labels)
+        probs, features = model.predict_proba(chosen.waveforms).cpu(), model.embed(chosen.waveforms).cpu()
+        row = measure(known.reference, probs, features, chosen.labels.cpu())
         row["memorisation"] = row["nearest_neighbour_distance"] / max(known.nearest, 1e-8)
         row["classes"] = effective_number(probs.argmax(1).tolist())
         nearest = torch.cdist(features, known.reference.features).argmin(1).tolist()

@@ -29,11 +29,13 @@ from specgen.classifier import Classifier, submit
 from specgen.cli import main
 from specgen.core import read_table, write_table
 from specgen.evaluation import Evaluator, cross_validate, diversity, floor_rows, frechet_distance, hold_out_clips, nearest_neighbour_distance
+from specgen.few_step import StepNetwork, distill, mean_flow, reflow
 from specgen.filtering import adaptive_hop_stft, out_of_fold
 from specgen.flow_matching import VelocityNetwork, integrate
 from specgen.gan import GAN, SCENES, at_step, gan_preset
 from specgen.models import Model, Preset, WaveformDataset, fit_recordings, make_segments, random_segment, save_samples
 from specgen.pipeline import DigitGenerator, run_pipeline
+from specgen.sound_evaluation import KINDS as LISTENERS, SoundClassifier, SoundDataset, SoundEvaluator
 from specgen.reassignment import reassigned_spectrogram
 from specgen.spectral_vocoder import SpectralVocoder
 from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, SpectrogramLayer, mel_loss, rmse_db, stft_loss
@@ -54,7 +56,7 @@ every_place = pytest.mark.parametrize("place", PLACES, ids=("here", "there"))
 
 def moved(x, device):
     "Data, or part of it, on a device."
-    if isinstance(x, WaveformDataset):
+    if isinstance(x, (SoundDataset, WaveformDataset)):
         return replace(x, waveforms=moved(x.waveforms, device))
     return type(x)(moved(part, device) for part in x) if isinstance(x, (tuple, list)) else x.to(device)
 
@@ -252,6 +254,19 @@ def waveforms():
     return WaveformDataset(list(0.1 * noise(3, 900)), MELS, torch.arange(3) == 2)
 
 
+def sounds():
+    "Two classes, the last six held out, of two speakers."
+    i = torch.arange(22)
+    return SoundDataset(0.1 * noise(22, 1600), i % 2, ["low", "high"], 8000, "words", torch.zeros(22, 3), i > 15, [("ann", "bob")[k & 1] for k in i // 2])
+
+
+def sound_row(kind: str) -> Row:
+    size = SoundClassifier.presets[f"{kind}/words/quick"]
+    channels = (8, 8, 8, 8)[: len(size.model.get("channels", (0,) * 4))]
+    small = size.changed(model=dict(channels=channels), training={**EPOCH, "warmup": 1})
+    return Row(SoundClassifier, sounds, small, asked("predict_proba", "predict", "embed"), dict(kind=kind))
+
+
 def latents():
     return noise(8, 6, 64), torch.arange(8) % 2
 
@@ -267,6 +282,7 @@ ROWS = {
     "transformer": Row(AST, partial(two_classes, FBANK, 128, 24, 16, 6), AST_PRESET, {
         **asked("predict_proba", "predict", "attention_rollout"),
         "adapt": lambda model, x: model.adapt(n_frames=30, representation=FBANK).predict_proba(x)}),
+    **{f"sound classifier, {kind}": sound_row(kind) for kind in LISTENERS},
     **{f"VAE, {prior} prior": vae_row(prior) for prior in PRIORS},
     "GAN, source": Row(GAN, BANDS, GAN_SOURCE, asked("to_audio"), draws={}),
     "GAN, grown": Row(GAN, BANDS, GAN_GROWN, asked("to_audio"), draws={}),
@@ -277,6 +293,7 @@ ROWS = {
         **asked("encode", "reconstruct"), "decode": lambda model, x: model.decode(F.avg_pool2d(x.mT, 4))}),
     "flow, U-Net": Row(VelocityNetwork, latents, UNET, own=dict(n_classes=2), draws=dict(steps=2, method="heun")),
     "flow, MLP": Row(VelocityNetwork, latents, MLP, own=dict(n_classes=2), draws=dict(steps=2)),
+    "few steps": Row(StepNetwork, latents, MLP, own=dict(n_classes=2), draws=dict(steps=2)),
     "digits": Row(DigitGenerator, partial(two_classes, GRID, 256, 24, 6, 4), Preset({}, dict(steps=2, n_iter=1), dict(preset="tiny")), {
         **asked("to_audio"), "reconstruct": lambda model, x: model.autoencoder.reconstruct(x)}, draws={}),
 }
@@ -304,6 +321,8 @@ def trained(name: str) -> Model:
 def inputs(row: Row) -> torch.Tensor:
     "What the model is asked about, on the CPU."
     data = row.data()
+    if isinstance(data, SoundDataset):
+        return data.waveforms[:3]
     return noise(2, 16, 9) if isinstance(data, WaveformDataset) else data[0][:3] if isinstance(data, tuple) else data.spectrograms[:3]
 
 
@@ -369,6 +388,18 @@ def test_vocoders_score_there_as_here():
             for place in PLACES:
                 assert_same(there.evaluate(moved(data, place)), here.evaluate(data))
             assert trained("GAN, source").to_audio(BANDS().spectrograms[:2].to(NAME), vocoder=there).device == DEVICE
+
+
+@pytest.mark.parametrize("method", [reflow, distill, mean_flow])
+def test_few_steps_are_learnt_there_as_here(method):
+    data = latents() if method is mean_flow else (noise(8, 5, 6, 64), torch.arange(8) % 2)
+    how = dict(preset=Preset(training=TWO_STEPS), **QUIET)
+    here = method(trained("flow, U-Net"), *data, device=HERE, **how).state_dict()
+    with pretend_device():
+        for place in PLACES:
+            there = method(deepcopy(trained("flow, U-Net")).to(place), *moved(data, place), device=NAME, **how)
+            errors = torch.cat([(t.cpu() - here[key]).abs().flatten() for key, t in there.state_dict().items()])
+            assert all_there(there) and errors.mean() < 1e-5
 
 
 # ---- training
@@ -526,6 +557,7 @@ CHANGED = {
     "spec_augment": lambda x, g: augmentation.spec_augment(x, g, (3, 3)), "mixup": lambda x, g: augmentation.mixup(x, g, 0.5),
     "energy_mixup": lambda x, g: augmentation.energy_mixup(x.exp(), F.one_hot(torch.arange(len(x), device=x.device) % 2).float(), g),
     "vtlp_time_warp": lambda x, g: augmentation.vtlp_time_warp(x, g, hertz=MELS.frequencies, voice=0.1, tempo=0.1, frames=2),
+    "distort": lambda x, g: augmentation.distort(x.flatten(1), g, sample_rate=400),
     "augment": lambda x, g: augmentation.augment(x, g, tilt=0.3, depth=3.0, mask=(3, 3)), "standardize": lambda x, g: standardize(x, 3.0),
     **{name: lambda x, g, name=name: getattr(augmentation, name)(x) for name in ("up_forward", "down_back", "faster", "slower")},
 }
@@ -554,6 +586,21 @@ def test_evaluation(tmp_path):
             assert_same(there.score(*moved(clips, place), reference=reference), score)
             assert_same(there.score_table({"a": data.to(place).test, "b": moved(clips, place)}, reference, show=False), table)
         assert_same(out_of_fold(data.to(NAME), preset="tiny"), out_of_fold(data, preset="tiny"), DEVICE)
+
+
+def test_evaluation_of_sounds(tmp_path):
+    data = sounds()
+    here = SoundEvaluator({kind: trained(f"sound classifier, {kind}") for kind in LISTENERS}, dict.fromkeys(LISTENERS, 1.0))
+    score, agreement = here.score(data.test, reference=data), here.agreement(data)
+    here.save_pretrained(tmp_path)
+    with pretend_device():
+        there = SoundEvaluator.from_pretrained(tmp_path, device=NAME)
+        assert all(all_there(model) for model in there.classifiers.values())
+        for place, other in (PLACES, PLACES[::-1]):  # of what is scored, of the reference
+            clips, reference = moved(data.test, place), moved(data, other)
+            assert_same(there.score(clips, reference=reference), score)
+            assert_same(there.agreement(moved(data, place)), agreement)
+        assert data.hear(data.waveforms.to(NAME), data.labels.to(NAME), 8000).waveforms.device == HERE
 
 
 def test_distances():

@@ -40,7 +40,26 @@ def test_unknown_presets_and_networks():
         VelocityNetwork.fit(noise(4, *LATENT), labels, preset="huge", progress=False)
 
 
-@pytest.mark.parametrize("method", ["euler", "midpoint", "heun"])
+@pytest.mark.parametrize("times", [[], [0], [0.0, 0.5], [0.2, 1.0], [0, 0.6, 0.5, 1], [0, 0.5, 0.5, 1]])
+def test_times_that_do_not_rise_from_0_to_1(flow, times):
+    with pytest.raises(SpecgenError, match="rise from 0 to 1"):
+        flow.sample(torch.tensor([0]), steps=times)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "adams"])
+def test_equal_steps_are_a_time_grid(method):
+    start, velocity = torch.ones(1, 2, dtype=torch.float64), lambda x, t: (t - 0.3) * x
+    for (t, x), (s, y) in zip(integrate(velocity, start, 4, method), integrate(velocity, start, [0, 0.25, 0.5, 0.75, 1], method), strict=True):
+        assert t == s and torch.equal(x, y)
+
+
+def test_adams_keeps_its_order_on_unequal_steps():
+    start, velocity = torch.ones(1, 1, dtype=torch.float64), lambda x, t: x
+    errors = [abs(list(integrate(velocity, start, [(i / n) ** 1.5 for i in range(n + 1)], "adams"))[-1][1].item() - torch.e) for n in (64, 128)]
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "adams"])
 def test_a_sample_does_not_depend_on_its_batch_or_neighbours(flow, method):
     labels = torch.arange(3).repeat(3)
     drawn = flow.sample(labels, steps=3, method=method, seed=0)
@@ -65,7 +84,7 @@ def test_sampling_leaves_the_callers_mode_and_random_state():
     assert model.training and torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("method", ["euler", "midpoint", "heun"])
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "adams"])
 def test_a_constant_velocity_is_followed_exactly(method):
     *_, (t, x) = integrate(lambda x, t: torch.full_like(x, 2.0), torch.ones(3), 7, method)
     assert t == 1 and torch.allclose(x, torch.full((3,), 3.0))
