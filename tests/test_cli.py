@@ -82,6 +82,15 @@ def test_mistakes_are_told_in_one_line(capsys, tmp_path):
 # each kind of model
 
 
+def test_it_speaks_before_any_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lines = does(capsys, "generate", "07", "--seed", "1")
+    assert [Path(line).name for line in lines] == ["0_000.wav", "7_001.wav", "joined.wav", "spectrograms.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["spoken"] and all(Path(line).is_file() for line in lines)
+    assert "'x'" in fails(capsys, "generate", "x")
+
+
 def test_classify(sounds, tmp_path, capsys):
     line = does(capsys, "classify", "fit", "--dataset", sounds, "--preset", "quick", "--out", tmp_path / "model", "--device", "cpu", "--precision", "fp32")[-1]
     assert line.startswith(f"{tmp_path / 'model'}: n ") and "accuracy " in line
