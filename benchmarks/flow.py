@@ -28,14 +28,14 @@ SEEDS = {"tuning": 7, "report": 1}  # of the evaluation classifiers
 MLP = dict(size=dict(width=384, hidden=576, depth=2))
 FAST = dict(lr=2e-3, warmup=30)
 NETWORKS = {  # settings of the network, of its training, and the loss
-    "mlp": (MLP, dict(steps=2500, ema=0.998, **FAST), {}),
+    "mlp": (MLP, dict(steps=3000, ema=0.998, **FAST), {}),
     "unet 64-128-192, embedding 768": (dict(network="unet", size=dict(channels=(64, 128, 192)), embedding=768), dict(steps=600, ema=0.99, **FAST), {}),
     "unet 32-64-128": (dict(network="unet", size=dict(channels=(32, 64, 128)), embedding=128), dict(steps=600, ema=0.99, **FAST), {}),
     "mlp 768": (dict(size=dict(width=768, hidden=1536, depth=4), embedding=192), dict(steps=1000, ema=0.995, lr=1e-3, warmup=30), {}),
     "mlp, 600 steps": (MLP, dict(steps=600, ema=0.99, **FAST), {}),
-    "mlp, stratified times": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(times="stratified")),
-    "mlp, logit-normal times": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(times="logit-normal")),
-    "mlp, guidance in the target": (MLP, dict(steps=2500, ema=0.998, **FAST), dict(inside=0.25)),
+    "mlp, stratified times": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(times="stratified")),
+    "mlp, logit-normal times": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(times="logit-normal")),
+    "mlp, guidance in the target": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(inside=0.25)),
 }
 GUIDANCES = (1.0, 1.25, 1.5)
 

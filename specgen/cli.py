@@ -194,10 +194,10 @@ transformer = typer.Typer(help="Train the Audio Spectrogram Transformer in folds
 app.add_typer(transformer, name="transformer", rich_help_panel="Classification")
 
 
-def fold_numbers(text: str) -> tuple[int, ...]:
-    "Numbers with commas between them, for --folds."
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    "Numbers with commas between them."
     if not all(fold.strip().isdigit() for fold in text.split(",")):
-        raise typer.BadParameter(f"'{text}': give numbers with commas between, such as 1,2,3", param_hint="--folds")
+        raise typer.BadParameter(f"'{text}': give numbers with commas between, such as 1,2,3", param_hint=option)
     return tuple(int(fold) for fold in text.split(","))
 
 # %% ../nbs/32_cli.ipynb #7f26ed18
@@ -218,7 +218,7 @@ def transformer_cv(
     from specgen.evaluation import cross_validate
 
     how = dict(root=root, preset=preset, seed=seed, strict=strict, device=device, precision=precision)
-    found = cross_validate(AST, dataset, out=out, folds=fold_numbers(folds), **how)
+    found = cross_validate(AST, dataset, out=out, folds=whole_numbers(folds, "--folds"), **how)
     for row in found.rows:
         typer.echo(f"fold {row['fold']}: {row['accuracy']:.1%}")
     typer.echo(f"{out}: {found.summary}")
@@ -383,6 +383,33 @@ def vae_interpolate(
     with trained(VAE, model, device, precision) as network:
         drawn = network.interpolate(*network.encode_files([a, b]), steps)
     write_drawn(network, drawn, ["step"] * steps, out, joined=True)
+
+# %% ../nbs/32_cli.ipynb #5c02e002
+def commas(text: str) -> tuple[str, ...]:
+    "The words between commas."
+    return tuple(word for word in text.split(",") if word)
+
+
+@app.command(rich_help_panel="Generation")
+def score(
+    dataset: Annotated[str, typer.Option(help="Of words: digits, fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "fsdd",
+    root: Root = None,
+    preset: Size = "small",
+    out: Annotated[Path, typer.Option(help="Folder for scoreboard.csv, scoreboard.html and every training.")] = Path("runs/scoreboard"),
+    seeds: Annotated[str, typer.Option(help="Of the trainings, with commas between.")] = "0,1,2",
+    speakers: Annotated[str, typer.Option(help="To be left out, each for a table of their own, with commas between.")] = "",
+    n: Annotated[int, typer.Option("--sounds", min=2, help="Sounds of every row.")] = 300,
+    device: Device = None,
+    precision: Precision = "auto",
+):
+    "Train every generator of words, and score what is heard of each."
+    from specgen.scoreboard import score_generators, score_lines
+
+    how = dict(root=root, out=out, preset=preset, n=n, device=device, precision=precision)
+    table = score_generators(dataset, seeds=whole_numbers(seeds, "--seeds"), speakers=commas(speakers), **how)
+    for split in dict.fromkeys(row["split"] for row in table):
+        typer.echo(f"{split}\n{score_lines(table, split)}")
+    typer.echo(out / "scoreboard.html")
 
 # %% ../nbs/32_cli.ipynb #1552c350
 @app.command(rich_help_panel="Reassigned spectrogram")

@@ -25,7 +25,7 @@ FLOW_PRESETS = {
     # seconds
     "quick": Preset(model=dict(size=dict(width=256, hidden=512, depth=2)), training=dict(steps=300, batch_size=64, lr=3e-3, warmup=10, ema=0.98)),
     # under a minute of one core
-    "small": Preset(model=dict(size=dict(width=384, hidden=576, depth=2)), training=dict(steps=2500, batch_size=128, lr=2e-3, warmup=30, ema=0.998)),
+    "small": Preset(model=dict(size=dict(width=384, hidden=576, depth=2)), training=dict(steps=3000, batch_size=128, lr=2e-3, warmup=30, ema=0.998)),
     # a GPU: 100 epochs of 100,000 latents
     "source": Preset(model=dict(network="unet", size=dict(channels=(64, 128, 256)), embedding=768),
                      training=dict(steps=39_100, batch_size=256, lr=1e-3, warmup=500, ema=0.9995)),

@@ -204,7 +204,8 @@ def players(run: RunFolder, classes: list[str], methods: tuple[str, ...], seed: 
 
 # %% ../nbs/31_scoreboard.ipynb #02f53460
 def write_page(run: RunFolder, classes: list[str], table: list[dict], methods: tuple[str, ...], seed: int) -> dict:
-    "Write scoreboard.html into the run's folder."
+    "Write scoreboard.csv and scoreboard.html into the run's folder."
+    write_table(run.path / "scoreboard.csv", table)
     source = (resources.files("specgen") / "scoreboard.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     page = template.render(classes=classes, players=players(run, classes, methods, seed), scores=page_rows(table), published=PUBLISHED, settings=run.settings)
@@ -265,10 +266,7 @@ def score_generators(
     precision: str = "auto",  # of the trainings
     progress: bool = True,
 ) -> list[dict]:  # the rows of scoreboard.csv
-    """Train every generator of words, and score its sounds beside real ones by the same evaluation classifiers.
-
-    Raises `SpecgenError` for unknown methods, for recordings that aren't words, and for a folder of another run.
-    """
+    "Train every generator of words and score its sounds. Raises `SpecgenError` for unknown methods, other recordings than words, a folder of another run."
     recordings = checked_words(dataset, root, methods, progress)
     how = dict(preset=preset, device=default_device(device), precision=precision, progress=progress)
     settings = dict(dataset=str(dataset), preset=preset, seeds=list(seeds), speakers=list(speakers), n=n, methods=list(methods), precision=precision)
@@ -276,7 +274,6 @@ def score_generators(
     with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=stages, show=progress) as run:
         splits = {"takes": seeds, **{speaker: seeds[:1] for speaker in speakers}}
         table = summarise([row for split, own in splits.items() for row in split_stages(run, recordings, split, how, n, own, methods)])
-        on_main(write_table, run.path / "scoreboard.csv", table)
         run.stage("page", lambda folder: write_page(run, recordings.classes, table, methods, seeds[0]), alone=True)
         return table
 

@@ -30,7 +30,7 @@ from .evaluation import Reference, choose_clips, class_diversity, effective_numb
 from .evaluation import nearest_neighbour_distance, score_text
 from .models import Model, Preset
 from .spectrogram import Representation
-from .spectrogram_dataset import limit_dynamics, pad_or_crop
+from .spectrogram_dataset import limit_dynamics, pad_or_crop, standardize
 from .training import train
 
 # %% ../nbs/15_sound_evaluation.ipynb #bb548305
@@ -152,19 +152,19 @@ class SoundClassifier(Model):
 
     def __init__(
         self,
+        classes: list[str],
+        representation: dict,  # of `LogMel.to_dict`
+        samples: int,  # of a clip
         kind: str = "mel",  # 'mel': convolutions over log-mels; 'mfcc': convolutions over time of cepstral coefficients, then their mean and deviation
         channels: tuple[int, ...] = (32, 64, 128, 128),  # of the layers
         stem: tuple[int, int] = (2, 2),  # of 'mel': steps of the first layer along frequency and time
         bands: int = 3,  # of 'mel': places along frequency that are told apart at the end
         n_features: int = 64,  # numbers of the embedding
-        *,
         depth_db: float = 60.0,  # what lies further below a clip's loudest band is not heard
-        classes: list[str],
-        representation: dict,  # of `LogMel.to_dict`
-        samples: int,  # of a clip
+        standardized: bool = False,  # each clip's log-mels by their own mean and deviation
     ):
         super().__init__()
-        self.representation, self.depth_db = Representation.from_dict(representation), depth_db
+        self.representation, self.depth_db, self.standardized = Representation.from_dict(representation), depth_db, standardized
         self.classes, self.samples, self.kind = list(classes), samples, choose("kind", kind, {k: k for k in ("mel", "mfcc")})
         self.build(channels, stem, bands, n_features)
 
@@ -185,11 +185,10 @@ def build(self: SoundClassifier, channels, stem, bands: int, n_features: int):
 
 @patch
 def log_mels(self: SoundClassifier, x: torch.Tensor) -> torch.Tensor:
-    "Sounds (N, samples) -> log-mels (N, n_mels, time) below each clip's own maximum, from -1 (the depth) to 1."
-    x = x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
+    "Sounds (N, samples) -> log-mels (N, n_mels, time): each clip's from -1 (the depth) to 1 (its maximum), or standardised."
+    logs = self.representation.encode(x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8))
     depth = self.depth_db / self.representation.decibels
-    logs = limit_dynamics(self.representation.encode(x), depth)
-    return 1 + 2 * (logs - logs.amax((1, 2), keepdim=True)) / depth
+    return standardize(logs, depth) if self.standardized else 1 + 2 * (limit_dynamics(logs, depth) - logs.amax((1, 2), keepdim=True)) / depth
 
 # %% ../nbs/15_sound_evaluation.ipynb #dc86bfb4
 @patch
@@ -212,13 +211,13 @@ def predict_proba(self: SoundClassifier, sounds: torch.Tensor) -> torch.Tensor:
     "Sounds (N, samples) -> probabilities (N, n_classes), where the sounds are."
     return self.in_batches(lambda x: self(self.log_mels(x)).softmax(1), self.checked(sounds), size=64)
 
-
+# %% ../nbs/15_sound_evaluation.ipynb #734ddfa9
 @patch
 def embed(self: SoundClassifier, sounds: torch.Tensor) -> torch.Tensor:
     "Sounds (N, samples) -> embeddings (N, n_features), where the sounds are."
     return self.in_batches(lambda x: self.features(self.log_mels(x)), self.checked(sounds), size=64)
 
-# %% ../nbs/15_sound_evaluation.ipynb #734ddfa9
+
 @patch
 def checked(self: SoundClassifier, sounds: torch.Tensor) -> torch.Tensor:
     "The sounds. Raises `SpecgenError` for another length than the one it was trained on."
@@ -254,8 +253,9 @@ def sound_loss(model: SoundClassifier, batch, generator: torch.Generator, *, sam
 # %% ../nbs/15_sound_evaluation.ipynb #0602e368
 FULL = dict(weight_decay=0.01, ema=0.99, warmup=50)
 WORD = dict(mix=0.0, roll=False, warp=dict(voice=0.1, tempo=0.15, frames=8), mask=(6, 12))
-SOUND = dict(mix=0.75, roll=True, mask=(16, 40))
+SOUND = dict(mix=0.75, roll=True, mask=(24, 50), tilt=0.3)
 WORD_MELS = dict(n_mels=40, f_min=100.0, window=0.025, hop=0.01)
+SOUND_BANDS = {"mel": 128, "mfcc": 64, "distorted": 96}
 KINDS = {  # name: model, mels, augmentation; the three differ in all of them
     "mel": (dict(kind="mel"), dict(), dict(distorted=False)),
     "mfcc": (dict(kind="mfcc", channels=(128, 128, 128, 256)), dict(window=0.032), dict(distorted=False)),
@@ -266,12 +266,12 @@ KINDS = {  # name: model, mels, augmentation; the three differ in all of them
 def kind_presets(kind: str) -> dict[str, Preset]:
     "Presets of one kind of classifier: how sounds become log-mels, the network, its training, what happens to a batch."
     model, mels, own = KINDS[kind]
-    wide = {**model, "stem": (4, 4), "bands": 4, "depth_db": 80.0, "channels": (32, 64, 128, 256) if model["kind"] == "mel" else (128, 128, 128, 256)}
-    word, sound = {**WORD_MELS, **mels}, {**WORD_MELS, **mels, "f_min": 50.0, "n_mels": 64, "hop": 0.016}
+    wide = {**model, "stem": (4, 4), "bands": 4, "channels": (*model.get("channels", (32, 64, 128))[:3], 256), "standardized": True}
+    word, sound = {**WORD_MELS, **mels}, dict(f_min=0.0, hop=0.016, n_mels=SOUND_BANDS[kind], window=2 * mels.get("window", 0.032))
     sizes = {"quick": dict(epochs=20, max_steps=120, batch_size=32, lr=4e-3), "small": dict(epochs=120, max_steps=1500, batch_size=64, lr=3e-3)}
     found = {f"words/{size}": Preset(word, model, {**how, **FULL}, {**WORD, **own}) for size, how in sizes.items()}
-    found["sounds/quick"] = Preset(sound, wide, dict(epochs=10, max_steps=60, batch_size=32, lr=3e-3, **FULL), {**SOUND, **own})
-    found["sounds/small"] = Preset(sound, wide, dict(epochs=120, max_steps=1200, batch_size=32, lr=2e-3, **FULL), {**SOUND, **own})
+    found["sounds/quick"] = Preset(sound, wide, dict(epochs=10, max_steps=60, batch_size=32, lr=3e-3, **FULL), {**own, **SOUND})
+    found["sounds/small"] = Preset(sound, wide, dict(epochs=100, max_steps=1000, batch_size=32, lr=2e-3, **FULL), {**own, **SOUND})
     return found
 
 
@@ -299,8 +299,7 @@ def fit(
 ) -> SoundClassifier:  # in eval mode
     "Train a classifier of one kind. The same seed gives the same model. Raises `SpecgenError` for an unknown kind and for no sounds."
     size = preset if isinstance(preset, Preset) else cls.presets[f"{choose('kind', kind, {k: k for k in KINDS})}/{dataset.domain}/{preset}"]
-    known = dataset.train
-    if not len(known):
+    if not len(known := dataset.train):
         raise SpecgenError("no sounds to train on: every one of this dataset is held out, or there is none")
     known, mels = with_codecs(known) if size.augment["distorted"] else known, log_mel(dataset.sample_rate, **size.dataset)
     with seeded(seed):

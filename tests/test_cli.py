@@ -46,7 +46,7 @@ def commands() -> dict[str, dict]:
 def test_the_same_options_have_the_same_meaning_and_default():
     every = commands()
     assert {"run", "generate", "reassign", "invert", "classify fit", "classify predict", "gan fit", "gan sample", "vae fit", "vae reconstruct",
-            "vae sample", "vae interpolate", "transformer cv", "transformer predict"} <= every.keys()
+            "vae sample", "vae interpolate", "transformer cv", "transformer predict", "score"} <= every.keys()
     fits = ["run", "classify fit", "gan fit", "vae fit", "transformer cv"]
     for name in fits:
         assert {"--dataset", "--root", "--preset", "--out", "--seed", "--strict", "--device", "--precision"} <= every[name].keys(), name
@@ -80,6 +80,15 @@ def test_mistakes_are_told_in_one_line(capsys, tmp_path):
 
 
 # each kind of model
+
+
+def test_it_speaks_before_any_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lines = does(capsys, "generate", "07", "--seed", "1")
+    assert [Path(line).name for line in lines] == ["0_000.wav", "7_001.wav", "joined.wav", "spectrograms.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["spoken"] and all(Path(line).is_file() for line in lines)
+    assert "'x'" in fails(capsys, "generate", "x")
 
 
 def test_classify(sounds, tmp_path, capsys):

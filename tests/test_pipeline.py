@@ -19,7 +19,7 @@ from specgen import pipeline
 from specgen.cli import main
 from specgen.core import SpecgenError, seeded
 from specgen.datasets import load_recordings
-from specgen.pipeline import DigitGenerator, Plan, encode_again, score_stage, scored_rows, with_floor
+from specgen.pipeline import DigitGenerator, Plan, RunBar, encode_again, score_stage, scored_rows, with_floor
 from specgen.report import write_report
 from specgen.spectrogram import LogSTFT
 from specgen.spectrogram_dataset import SpectrogramDataset
@@ -208,6 +208,31 @@ def test_sounds_are_heard_as_16_bit_files_would_keep_them():
     kept = (sound * 32767).round() / 32767
     torch.testing.assert_close(encode_again(0.01 * sound, GRID), encode_again(0.01 * kept, GRID), atol=0.5, rtol=0)
     torch.testing.assert_close(encode_again(sound, GRID), GRID.encode(0.5 * kept / kept.abs().max()), atol=1e-4, rtol=0)
+
+
+def test_one_bar_shows_the_whole_run():
+    bar = RunBar("small", show=True)
+    total, seen = bar.bar.total, []
+    bar.begin("filter", done=True)
+    assert bar.bar.n == bar.bar.initial == bar.seconds["filter"]  # what was done before takes no time, so that the time left stays true
+    bar.begin("evaluator", done=False)
+    for step in (100, 200):
+        bar(step, 200)
+        seen.append(bar.bar.n)
+    assert seen == [bar.seconds["filter"] + bar.seconds["evaluator"] / 2, bar.seconds["filter"] + bar.seconds["evaluator"]]
+    for name in ("generator", "scores", "report"):
+        bar.begin(name, done=False)
+    assert bar.bar.n == total - bar.seconds["report"]
+    bar.bar.close()
+
+
+def test_two_trainings_of_a_stage_share_its_part_of_the_bar():
+    bar = RunBar("small", show=True)
+    bar.begin("filter", done=False)
+    for step in (1, 2, 1, 2):
+        bar(step, 2)
+    assert bar.bar.n == pytest.approx(bar.seconds["filter"])
+    bar.bar.close()
 
 
 def test_new_recordings_under_old_names_get_no_old_answer(tmp_path, monkeypatch):

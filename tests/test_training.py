@@ -107,6 +107,12 @@ def start(code, *launcher):
 # --- kills and interrupts
 
 
+def test_a_function_is_told_how_far_it_is():
+    told = []
+    train(make_model(), DATA, loss_fn, CONFIG, progress=lambda step, steps: told.append((step, steps)))
+    assert told[-1] == (40, 40) and [step for step, _ in told] == list(range(4, 41, 4))
+
+
 def test_kill_9_then_resume_equals_the_undisturbed_run(tmp_path, undisturbed):
     code = f"import os, test_training as t\nt.run({str(tmp_path)!r}, t.at_call(30, lambda: os.kill(os.getpid(), 9)))"
     process = start(code)
