@@ -216,7 +216,7 @@ def write_page(run: RunFolder, classes: list[str], table: list[dict], methods: t
 # %% ../nbs/31_scoreboard.ipynb #80a2f355
 def train_evaluator(sounds: SoundDataset, folder: Path, preset: str, fit: dict) -> dict:
     "Evaluation classifiers of one split, and a held-out recording of every class for the page."
-    evaluator = SoundEvaluator.fit(sounds, preset=preset, seed=100, out=folder, **fit)
+    evaluator = SoundEvaluator.fit(sounds, preset=preset, out=folder, **fit)
     on_main(evaluator.save_pretrained, folder / "model")
     firsts = {str(k): sounds.test.waveforms[(sounds.test.labels == k).nonzero()[0, 0]] for k in sounds.test.labels.unique().tolist()}
     on_main(partial(save_tensors, folder / "real.safetensors", sample_rate=torch.tensor(sounds.sample_rate), **firsts))
