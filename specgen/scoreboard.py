@@ -42,8 +42,8 @@ class Row(NamedTuple):
     seconds: float  # of its training
 
 
-def sounds_of(model: Model, labels: torch.Tensor, seed: int, **settings) -> torch.Tensor:
-    "Draw spectrograms of the labels (N,) and make sound of them: (N, samples)."
+def sounds_of(model: Model, labels: torch.Tensor | int, seed: int, **settings) -> torch.Tensor:
+    "Draw spectrograms of the labels (N,), or of any, and make sound of them: (N, samples)."
     return model.to_audio(model.sample(labels, seed=seed, **settings))
 
 
@@ -91,8 +91,9 @@ def vae_rows(task: Task, out: Path) -> dict[str, Row]:
 
 
 def mixture_rows(task: Task, out: Path) -> dict[str, Row]:
+    "A mixture that knows no classes: it is asked for as many sounds as there are labels."
     model, _, seconds = task.fit(VAE, out / "mixture", prior="mixture")
-    return {"mixture VAE": row_of(model, seconds)}
+    return {"mixture VAE": row_of(model, seconds)._replace(draw=lambda labels, seed: sounds_of(model, len(labels), seed))}
 
 
 METHODS = {"flow": flow_rows, "gan": gan_rows, "vae": vae_rows, "mixture": mixture_rows}
