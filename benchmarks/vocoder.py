@@ -132,9 +132,16 @@ def levelled(vocoder, mels, peak=0.95):
     return to_audio
 
 
+def without_turns(vocoder):
+    "The same network, its phases as the magnitudes alone imply."
+    bare = copy.deepcopy(vocoder)
+    bare.turn = None
+    return bare
+
+
 def without_network(vocoder):
     "The same phases and refinements from what the mels say, without what was learnt."
-    bare = copy.deepcopy(vocoder)
+    bare = without_turns(vocoder)
     for p in bare.head[1].parameters():
         torch.nn.init.zeros_(p)
     return bare
@@ -144,7 +151,7 @@ def with_true_magnitudes(vocoder, mels):
     "Its phases and refinements from the recording's own magnitudes."
     def to_audio(wave, spec):
         known = copy.copy(vocoder)  # shares the weights
-        known.log_magnitudes = lambda _: mels.magnitude(wave).clamp(min=mels.floor).log()[None]
+        known.predict_frames = lambda _: (mels.magnitude(wave).clamp(min=mels.floor).log()[None], None)
         return known.to_audio(spec, representation=mels, length=len(wave))
 
     return to_audio
@@ -158,8 +165,9 @@ def ways(vocoder, mels, hifigan=None):
         "PGHI": (lambda wave, spec: mels.decode(spec, n_iter=0, length=len(wave)), None, True),
         "PGHI + Griffin-Lim, 32 iterations": (lambda wave, spec: mels.decode(spec, length=len(wave)), None, True),
         "spectral vocoder": (plain(vocoder), vocoder, True),
-        "spectral vocoder without its network": (plain(without_network(vocoder)), None, True),
-        "true magnitudes, its phases": (with_true_magnitudes(vocoder, mels), None, False),
+        "spectral vocoder, without turns": (plain(without_turns(vocoder)), vocoder, False),
+        "spectral vocoder, without its network": (plain(without_network(vocoder)), None, False),
+        "true magnitudes, locked phases": (with_true_magnitudes(vocoder, mels), None, False),
     }
     if hifigan:
         rows["HiFi-GAN V3"] = plain(hifigan), hifigan, True

@@ -9,8 +9,8 @@ from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
 from specgen.models import Preset, WaveformDataset, fit_recordings, shipped_models
 from specgen.phase import spectral_convergence
-from specgen.spectral_vocoder import SpectralVocoder, locked_phase, magnitude_loss, propagate_peak_phase
-from specgen.spectrogram import LogMel, LogSTFT, mel_loss
+from specgen.spectral_vocoder import SpectralVocoder, frame_loss, locked_phase, magnitude_loss, phase_steps, propagate_peak_phase, turn_loss
+from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, mel_loss
 from specgen.stft import istft
 from specgen.training import train
 
@@ -28,7 +28,7 @@ def dataset(n=4):
 
 def followed(log, by_frame, by_bin, quiet):
     "The rule of `propagate_peak_phase`, hill by hill from the rises and falls of each frame, in plain Python."
-    phase, steps = torch.zeros(log.shape, dtype=torch.double), (by_bin[:, :-1] + by_bin[:, 1:]) / 2  # steps[t, k] leads from k to k + 1
+    phase, steps = torch.zeros(log.shape, dtype=torch.double), by_bin[:, 1:]  # steps[t, k] leads from k to k + 1
     for t, row in enumerate(log.tolist()):
         starts = [0] + [k for k in range(2, len(row)) if row[k] >= row[k - 1] and row[k - 1] < row[k - 2]]
         above_before = False
@@ -39,7 +39,7 @@ def followed(log, by_frame, by_bin, quiet):
                 if above_before and (t == 0 or row[valley] > log[t - 1, peak]):
                     phase[t, peak] = phase[t, valley] + steps[t, valley:peak].sum()
                 elif t:
-                    phase[t, peak] = phase[t - 1, peak] + (by_frame[t - 1, peak] + by_frame[t, peak]) / 2
+                    phase[t, peak] = phase[t - 1, peak] + by_frame[t, peak]
                 for k in range(start, peak):
                     phase[t, k] = phase[t, peak] - steps[t, k:peak].sum()
                 for k in range(peak + 1, stop):
@@ -74,7 +74,59 @@ def test_locked_phase_leaves_the_random_state_alone():
     assert torch.equal(before, torch.get_rng_state()) and torch.equal(first, locked_phase(log, **MELS.stft_settings))
 
 
+def test_what_a_network_adds_turns_the_phases_of_the_lowest_bins():
+    tone = torch.sin(2 * torch.pi * 733 * torch.arange(4000) / 8000)
+    log = MELS.magnitude(tone).clamp(min=1e-5).log()[None]
+    plain = locked_phase(log, **MELS.stft_settings)
+    turned = locked_phase(log, turn=torch.full((1, 20, log.shape[-1]), 0.1), **MELS.stft_settings)
+    peak = int(log[0, :, 50].argmax())
+    assert peak < 20 and torch.allclose((turned - plain)[0, peak, 5:100].diff(), torch.tensor(0.1), atol=1e-3)
+    assert torch.equal(locked_phase(log, turn=torch.zeros(1, 65, 1), **MELS.stft_settings), plain)
+
+
+def test_steps_are_half_the_sum_of_two_neighbours():
+    log = noise(2, 65, 6)
+    by_frame, by_bin = phase_steps(log, 1e-6, **MELS.stft_settings)
+    along, across = spectral_vocoder.phase_gradient(log, **MELS.stft_settings)
+    assert torch.allclose(by_frame[..., 3], (along[..., 2] + along[..., 3]) / 2) and by_frame[..., 0].abs().max() == 0
+    assert torch.allclose(by_bin[:, 7], (across[:, 6] + across[:, 7]) / 2) and by_bin[:, 0].abs().max() == 0
+
+
 # the network
+
+
+@pytest.mark.parametrize("mels", [MELS, LogMel(8000, 128, 20, n_mels=16, power=1.0, pad_mode="reflect"), HiFiGANMel()], ids=["zeros", "mirrored", "HiFi-GAN"])
+def test_the_spectrum_has_the_magnitudes_of_the_representation(mels):
+    sound = 0.1 * noise(2, 4096)
+    spectrum = SpectralVocoder(mels.to_dict(), **TINY).spectrum(sound)
+    assert torch.allclose(spectrum.abs(), mels.magnitude(sound), atol=1e-4)
+
+
+def test_it_speaks_hifigans_mels_in_place():
+    mels, t = HiFiGANMel(), torch.arange(22050) / 22050
+    sound = sum(torch.sin(2 * torch.pi * 150 * k * t) / k for k in range(1, 20)) * 0.1
+    model = SpectralVocoder(mels.to_dict(), **TINY, refinements=2)
+    torch.nn.init.zeros_(model.head[1].weight), torch.nn.init.zeros_(model.head[1].bias)
+    spec = mels.encode(sound)
+    made = model.to_audio(spec)
+    assert made.shape == (86 * 256,) and (mels.encode(made) - spec).abs()[:, 4:-4].mean() < 0.4
+    click = torch.zeros(22050)
+    click[9000] = 1.0
+    assert abs(int(model.to_audio(mels.encode(click), length=22050).abs().argmax()) - 9000) < 200
+
+
+def test_turns_that_are_right_cost_nothing_and_are_learned():
+    model = SpectralVocoder(MELS.to_dict(), **TINY, turn_up_to=2000.0)
+    sound = 0.1 * noise(2, 1280)
+    spectrum, level = model.spectrum(sound), noise(2, 65, 65)
+    assert model.turn.out_features == 33
+    right = F.pad(spectrum.angle().diff(dim=-1) - phase_steps(level, **MELS.stft_settings)[0][..., 1:], (1, 0))[:, :33]
+    assert turn_loss(level, right, spectrum, **MELS.stft_settings) < 1e-6
+    assert turn_loss(level, right + torch.pi, spectrum, **MELS.stft_settings) == pytest.approx(2, abs=1e-5)
+    loss, parts = frame_loss(model, sound)
+    loss.backward()
+    assert parts.keys() == {"magnitude", "turn"} and model.turn.weight.grad.abs().sum() > 0
+    assert loss.item() == pytest.approx(sum(part.item() for part in parts.values()))
 
 
 def test_every_refinement_brings_the_mels_nearer():
@@ -111,7 +163,7 @@ def test_magnitudes_of_an_untrained_head_are_what_the_mels_say():
 def test_the_loss_of_magnitudes_is_known_for_doubled_ones(monkeypatch):
     model, sound = SpectralVocoder(MELS.to_dict(), **TINY), 0.1 * noise(2, 1280)
     doubled = (2 * MELS.magnitude(sound)).log()
-    monkeypatch.setattr(model, "log_magnitudes", lambda mels: doubled)
+    monkeypatch.setattr(model, "predict_frames", lambda mels: (doubled, None))
     assert magnitude_loss(model, sound).item() == pytest.approx(torch.tensor(2.0).log().item() + 1, abs=1e-5)
 
 
@@ -209,9 +261,11 @@ def test_recordings_become_waveforms_with_the_statistics_of_the_training_ones(so
     train_index, test_index = recordings.split("stratified")
     assert len(data) == len(recordings) and len(data.train) == len(train_index) and len(data.test) == len(test_index)
     assert torch.equal(data.test[0], recordings.waveforms(8000)[int(test_index[0])])
+    assert data.voices == {"corpus": recordings.name, "speakers": sorted({r.speaker for r in recordings} - {None})}
     logs = torch.cat([MELS.to_log(MELS.magnitude(w)).flatten() for w in data.train.waveforms])
     assert data.representation.mean == pytest.approx(logs.mean().item(), abs=1e-4) and data.representation.std == pytest.approx(logs.std().item(), rel=1e-4)
     model = SpectralVocoder.fit(data, preset=PRESET, progress=False)
+    assert model.voices == data.voices == data.train.voices
     assert model.evaluate(data).keys() == {"mel", "stft"} and model.evaluate(data.train) == {}
 
 
