@@ -101,7 +101,7 @@ def speaker(path):
 
 
 def middle(wave, rate):
-    "Four seconds after the first half second, or the whole of a shorter recording."
+    "Four seconds after the first half second; the last four, or the whole, of a shorter recording."
     first = max(0, min(rate // 2, len(wave) - SECONDS * rate))
     return wave[first : first + SECONDS * rate]
 
@@ -110,8 +110,8 @@ def corpora(rate):
     "Name -> waveforms. The published HiFi-GAN learnt LJSpeech's voice; none of the others was learnt by anything here."
     sentences = sorted((DATA / "speech").glob("*.wav"))
     return {
-        "LJSpeech": [read_audio(path, rate)[0] for path in sentences if path.name.startswith("LJ")],
-        "LibriTTS": [read_audio(path, rate)[0] for path in sentences if not path.name.startswith("LJ")],
+        "LJSpeech": [middle(read_audio(path, rate)[0], rate) for path in sentences if path.name.startswith("LJ")],
+        "LibriTTS": [middle(read_audio(path, rate)[0], rate) for path in sentences if not path.name.startswith("LJ")],
         "LibriSpeech": [middle(read_audio(path, rate)[0], rate) for path in librispeech()["test"]],
     }
 
@@ -195,16 +195,16 @@ def speeds(rows, mels, waves, repeats=5):
     return {name: sum(map(len, waves)) / mels.sample_rate / statistics.median(s[1:]) for name, s in seconds.items()}
 
 
-def voices():
-    "Every method on every corpus, at both rates; into results/vocoder_voices.csv."
+def voices(names=("specgen/vocoder-speech22k", "specgen/vocoder-speech16k")):
+    "Every method on every corpus: rows of results/vocoder_voices.csv."
     table, v3 = [], HiFiGAN.from_pretrained(DATA / "hifigan_v3")
-    for name in ("specgen/vocoder-speech16k", "specgen/vocoder-speech22k"):
+    for name in names:
         vocoder = SpectralVocoder.from_pretrained(name)
         mels, known = replace(vocoder.representation, mean=0.0, std=1.0), {*vocoder.voices["speakers"], *vocoder.voices["validation"]}
         assert not known & {speaker(path) for path in librispeech()["test"]}, "a test speaker was trained on"
         rows = ways(vocoder, mels, v3 if mels == v3.representation else None)
         sets = corpora(mels.sample_rate)
-        speed = speeds(rows, mels, sets["LibriSpeech"][:6])
+        speed = speeds(rows, mels, sets["LibriSpeech"][:4])
         for corpus, waves in sets.items():
             for method, (to_audio, model, _) in rows.items():
                 scores = judged(waves, [to_audio(wave, mels.encode(wave)) for wave in waves], mels)
@@ -213,7 +213,7 @@ def voices():
                 row |= {"speed": round(speed[method], 1) if method in speed else "", "weights": sum(p.numel() for p in model.parameters()) if model else 0}
                 table.append(row)
                 print("  ".join(str(value) for value in row.values()), flush=True)
-    write_table(RESULTS / "vocoder_voices.csv", table)
+    return table
 
 
 def train(preset, folder):
@@ -256,6 +256,6 @@ if __name__ == "__main__":
     if given.train:
         train(given.preset, given.train)
     elif given.voices:
-        voices()
+        write_table(RESULTS / "vocoder_voices.csv", voices())
     else:
         digits()

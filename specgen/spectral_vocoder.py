@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
-from .core import seeded
+from .core import SpecgenError, seeded
 from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, vocoder_scores, zero_init
 from .phase import compiled, phase_gradient
 from .spectrogram import LEAST, HiFiGANMel, LogMel, log_mels, magnitude_distance
@@ -144,8 +144,8 @@ SPEECH = dict(turn_up_to=8000.0, refinements=4)
 SpectralVocoder.presets = {
     "quick": make_preset(MELS_8K, dict(channels=64, hidden=128, blocks=2), dict(steps=60, batch_size=8, lr=3e-3, warmup=10)),
     "small": make_preset(MELS_8K, {}, dict(LONG, steps=12_000)),
-    "speech16k": make_preset(MELS_16K, SPEECH, dict(LONG, steps=5000)),
-    "speech22k": make_preset(HiFiGANMel(), SPEECH, dict(LONG, steps=5000)),
+    "speech16k": make_preset(MELS_16K, dict(SPEECH, start="specgen/vocoder-speech22k"), dict(LONG, batch_size=8, lr=1e-3, steps=600, ema=0.99)),
+    "speech22k": make_preset(HiFiGANMel(), SPEECH, dict(LONG, steps=6500)),
 }
 
 
@@ -257,13 +257,29 @@ def frame_loss(model: SpectralVocoder, sound: torch.Tensor) -> tuple[torch.Tenso
     "The loss of training on sounds (N, samples), and its parts."
     if model.turn is None:
         return magnitude_loss(model, sound), {}
-    level, turn = model.predict_frames(log_mels(sound, model.representation))
-    real = model.representation.magnitude(sound).clamp(min=LEAST)
+    r = model.representation
+    real = r.magnitude(sound)
+    level, turn = model.predict_frames(r.to_log(real))
     with torch.autocast(sound.device.type, enabled=False):
-        parts = {"magnitude": magnitude_distance(real, level.exp().clamp(min=LEAST))}
-        parts["turn"] = turn_loss(level.detach(), turn, model.spectrum(sound), **model.representation.stft_settings)
+        parts = {"magnitude": magnitude_distance(real.clamp(min=LEAST), level.exp().clamp(min=LEAST))}
+        parts["turn"] = turn_loss(level.detach(), turn, model.spectrum(sound), **r.stft_settings)
     return sum(parts.values()), parts
 
+
+# %% ../nbs/24_spectral_vocoder.ipynb #19b7cd3a
+@patch
+def begin_as(self: SpectralVocoder, other: SpectralVocoder):
+    "Take over the weights of a vocoder of the same sizes. Raises `SpecgenError` for one of others."
+    bins = self.representation.sample_rate / self.representation.n_fft / other.representation.sample_rate * other.representation.n_fft
+    state, own = {name: t.float() for name, t in other.state_dict().items()}, self.state_dict()
+    for name in (name for name in own if name.startswith(("head.1.", "turn.")) and name in state):
+        place = (torch.arange(len(own[name])) * bins).clamp(max=len(state[name]) - 1)  # in bins of the other
+        share = (place - place.long()).view(-1, *[1] * (own[name].ndim - 1))
+        state[name] = state[name][place.long()].lerp(state[name][place.ceil().long()], share)
+    try:
+        self.load_state_dict(state)
+    except RuntimeError:
+        raise SpecgenError("start: a vocoder of other sizes than the preset's; name another, or train from nothing (start=None)") from None
 
 # %% ../nbs/24_spectral_vocoder.ipynb #951a8678
 @patch(cls_method=True)
@@ -284,8 +300,12 @@ def fit(
     training = {**preset.training, "seed": seed, "precision": precision} | ({"steps": steps} if steps else {})
     size = preset.dataset["segment"] * r.hop_length
     data = (make_segments(dataset.train.waveforms, size * 5 // 4),)
+    sizes = {"start": None, **preset.model}
+    start = sizes.pop("start")  # a vocoder to begin with
     with seeded(seed):
-        model = cls(r.to_dict(), **preset.model, voices=dataset.voices)
+        model = cls(r.to_dict(), **sizes, voices=dataset.voices)
+    if start:
+        model.begin_as(cls.from_pretrained(start))
     loss = lambda model, batch, generator: frame_loss(model, random_segment(batch[0], size, generator))  # noqa: E731
     scores = lambda model: vocoder_scores(model, dataset.test.waveforms, r)  # noqa: E731
     train(model, data, loss, TrainConfig(**training), validate=scores, out=out, device=device, progress=progress, title=f"{cls.__name__} {seed}")

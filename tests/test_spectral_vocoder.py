@@ -10,7 +10,7 @@ from specgen.datasets import load_recordings
 from specgen.models import Preset, WaveformDataset, fit_recordings, shipped_models
 from specgen.phase import spectral_convergence
 from specgen.spectral_vocoder import SpectralVocoder, frame_loss, locked_phase, magnitude_loss, phase_steps, propagate_peak_phase, turn_loss
-from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, mel_loss
+from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, log_mels, mel_loss
 from specgen.stft import istft
 from specgen.training import train
 
@@ -189,6 +189,22 @@ def test_the_vocoder_that_ships_speaks():
     assert abs(torch.fft.rfft(made).abs()[100:160].argmax() + 100 - 130) <= 1  # hertz
 
 
+@pytest.mark.parametrize("name", ["speech16k", "speech22k"])
+def test_the_vocoders_of_speech_are_small_speak_and_name_their_voices(name):
+    vocoder = SpectralVocoder.from_pretrained(f"specgen/vocoder-{name}", local_files_only=True)
+    check_same_representation(LogMel.from_dict(SpectralVocoder.presets[name].dataset["representation"]), vocoder.representation)
+    folder = shipped_models()[f"specgen/vocoder-{name}"]
+    trained, validated = vocoder.voices["speakers"], vocoder.voices["validation"]
+    assert (folder / "model.safetensors").stat().st_size <= 600_000 and (folder / "README.md").is_file()
+    assert vocoder.voices["corpus"].startswith("LibriSpeech") and len(set(trained)) == len(trained) > 200 and not set(trained) & set(validated)
+    r, t = vocoder.representation, torch.arange(24000) / vocoder.representation.sample_rate
+    voiced = sum(torch.sin(2 * torch.pi * 130 * k * t) / k for k in range(1, 20)) * 0.1
+    made = vocoder.to_audio(r.encode(voiced), length=len(t))
+    assert made.shape == voiced.shape and (log_mels(made, r) - log_mels(voiced, r)).abs().mean() < 0.3
+    near = torch.fft.rfftfreq(24000, 1 / r.sample_rate)
+    assert abs(near[torch.fft.rfft(made).abs()[near < 200].argmax()] - 130) <= 1
+
+
 def test_a_sound_can_be_trained_on_and_the_caller_is_left_alone():
     model = SpectralVocoder(MELS.to_dict(), **TINY).train()
     torch.manual_seed(3)
@@ -274,6 +290,20 @@ def test_recordings_in_vocoder_out(sounds, tmp_path, monkeypatch):
     trained = fit_recordings(SpectralVocoder, str(sounds), out=tmp_path / "run", preset="tiny", by="stratified", progress=False)
     again = SpectralVocoder.from_pretrained(tmp_path / "run")
     assert torch.equal(again.to_audio(noise(16, 9)), trained.to_audio(noise(16, 9))) and again.representation.mean != 0
+
+
+def test_a_training_may_begin_with_another_vocoder(tmp_path):
+    first = SpectralVocoder(MELS.to_dict(), **TINY, turn_up_to=2000.0)
+    first.save_pretrained(tmp_path)
+    preset = PRESET.changed(model=dict(turn_up_to=2000.0, start=str(tmp_path)), training=dict(lr=1e-7))
+    again = SpectralVocoder.fit(dataset(), preset=preset, progress=False)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    finer = SpectralVocoder(LogMel(8000, 256, 20, n_mels=16, power=1.0).to_dict(), **TINY, turn_up_to=2000.0)
+    finer.begin_as(first)
+    weight, own = first.head[1].weight, finer.head[1].weight
+    assert torch.allclose(own[::2], weight) and torch.allclose(own[1::2], (weight[1:] + weight[:-1]) / 2, atol=1e-6)
+    with pytest.raises(SpecgenError, match="other sizes"):
+        SpectralVocoder(MELS.to_dict(), channels=12, hidden=8, blocks=1).begin_as(first)
 
 
 def test_bad_training_input():
