@@ -33,7 +33,7 @@ from specgen.spectrogram import Representation, log_mels, mel_loss
 from specgen.vocoder import PUBLISHED, HiFiGAN, HiFiGANGenerator, speech_scores
 
 DATA, RESULTS = Path(os.environ.get("SPECGEN_DATA", "data")), Path(__file__).parent / "results"
-SECONDS = 4  # of every unseen voice
+SECONDS = 3  # of every voice
 
 
 def methods(vocoder):
@@ -101,7 +101,7 @@ def speaker(path):
 
 
 def middle(wave, rate):
-    "Four seconds after the first half second; the last four, or the whole, of a shorter recording."
+    "Three seconds after the first half second; the last three, or the whole, of a shorter recording."
     first = max(0, min(rate // 2, len(wave) - SECONDS * rate))
     return wave[first : first + SECONDS * rate]
 
@@ -110,38 +110,22 @@ def corpora(rate):
     "Name -> waveforms. The published HiFi-GAN learnt LJSpeech's voice; none of the others was learnt by anything here."
     sentences = sorted((DATA / "speech").glob("*.wav"))
     return {
+        "LibriSpeech": [middle(read_audio(path, rate)[0], rate) for path in librispeech()["test"]],
         "LJSpeech": [middle(read_audio(path, rate)[0], rate) for path in sentences if path.name.startswith("LJ")],
         "LibriTTS": [middle(read_audio(path, rate)[0], rate) for path in sentences if not path.name.startswith("LJ")],
-        "LibriSpeech": [middle(read_audio(path, rate)[0], rate) for path in librispeech()["test"]],
     }
 
 
-def griffin_lim(mels, spec, n, n_iter=60):
+def griffin_lim(mels, spec, n, n_iter=32):
     "From random phases; HiFi-GAN's frames lie half a hop further on."
     shift = 0 if mels.n_frames(0) else mels.hop_length // 2
     spec = F.pad(spec, (1, 1), value=math.log(mels.floor)) if shift else spec
     return phase_retrieval(mels.from_log(spec), method="gla", n_iter=n_iter, length=n + shift, **mels.stft_settings)[shift:]
 
 
-def levelled(vocoder, mels, peak=0.95):
-    "The vocoder, with its input at the peak level that it was trained at."
-    def to_audio(wave, spec):
-        gain = peak / wave.abs().max().clamp(min=1e-3)
-        return vocoder.to_audio(mels.encode(gain * wave), length=len(wave)) / gain
-
-    return to_audio
-
-
-def without_turns(vocoder):
-    "The same network, its phases as the magnitudes alone imply."
-    bare = copy.deepcopy(vocoder)
-    bare.turn = None
-    return bare
-
-
 def without_network(vocoder):
     "The same phases and refinements from what the mels say, without what was learnt."
-    bare = without_turns(vocoder)
+    bare = copy.deepcopy(vocoder)
     for p in bare.head[1].parameters():
         torch.nn.init.zeros_(p)
     return bare
@@ -151,7 +135,7 @@ def with_true_magnitudes(vocoder, mels):
     "Its phases and refinements from the recording's own magnitudes."
     def to_audio(wave, spec):
         known = copy.copy(vocoder)  # shares the weights
-        known.predict_frames = lambda _: (mels.magnitude(wave).clamp(min=mels.floor).log()[None], None)
+        known.log_magnitudes = lambda _: mels.magnitude(wave).clamp(min=mels.floor).log()[None]
         return known.to_audio(spec, representation=mels, length=len(wave))
 
     return to_audio
@@ -161,17 +145,15 @@ def ways(vocoder, mels, hifigan=None):
     "Name -> (a function from a waveform and its mels to sound, the model or None, whether it is timed)."
     plain = lambda model: lambda wave, spec: model.to_audio(spec, representation=mels, length=len(wave))  # noqa: E731
     rows = {
-        "Griffin-Lim, 60 iterations": (lambda wave, spec: griffin_lim(mels, spec, len(wave)), None, True),
+        "Griffin-Lim, 32 iterations": (lambda wave, spec: griffin_lim(mels, spec, len(wave)), None, True),
         "PGHI": (lambda wave, spec: mels.decode(spec, n_iter=0, length=len(wave)), None, True),
         "PGHI + Griffin-Lim, 32 iterations": (lambda wave, spec: mels.decode(spec, length=len(wave)), None, True),
         "spectral vocoder": (plain(vocoder), vocoder, True),
-        "spectral vocoder, without turns": (plain(without_turns(vocoder)), vocoder, False),
         "spectral vocoder, without its network": (plain(without_network(vocoder)), None, False),
         "true magnitudes, locked phases": (with_true_magnitudes(vocoder, mels), None, False),
     }
     if hifigan:
         rows["HiFi-GAN V3"] = plain(hifigan), hifigan, True
-        rows["HiFi-GAN V3, at its own level"] = levelled(hifigan, mels), hifigan, False
     return rows
 
 
@@ -183,7 +165,7 @@ def judged(waves, made, mels):
     return {"pesq": [s["pesq"] for s in scores], "stoi": [s["stoi"] for s in scores], "mel_distance": distances}
 
 
-def speeds(rows, mels, waves, repeats=5):
+def speeds(rows, mels, waves, repeats=3):
     "Name -> seconds of sound made in a second of processor time: medians over repeats in which the methods take turns. The mels are computed beforehand."
     seconds, pairs = {name: [] for name, (_, _, timed) in rows.items() if timed}, [(wave, mels.encode(wave)) for wave in waves]
     for _ in range(repeats + 1):
@@ -202,11 +184,13 @@ def voices(names=("specgen/vocoder-speech22k", "specgen/vocoder-speech16k")):
         vocoder = SpectralVocoder.from_pretrained(name)
         mels, known = replace(vocoder.representation, mean=0.0, std=1.0), {*vocoder.voices["speakers"], *vocoder.voices["validation"]}
         assert not known & {speaker(path) for path in librispeech()["test"]}, "a test speaker was trained on"
-        rows = ways(vocoder, mels, v3 if mels == v3.representation else None)
+        rows = ways(vocoder, mels, v3 if mels.sample_rate == v3.representation.sample_rate else None)
         sets = corpora(mels.sample_rate)
-        speed = speeds(rows, mels, sets["LibriSpeech"][:4])
+        speed = speeds(rows, mels, sets["LibriSpeech"][:3])
         for corpus, waves in sets.items():
-            for method, (to_audio, model, _) in rows.items():
+            for method, (to_audio, model, timed) in rows.items():
+                if not timed and corpus != "LibriSpeech":
+                    continue
                 scores = judged(waves, [to_audio(wave, mels.encode(wave)) for wave in waves], mels)
                 row = {"corpus": corpus, "sample_rate": mels.sample_rate, "method": method, "clips": len(waves)}
                 row |= {key: round(statistics.mean(values), 4) for key, values in scores.items()} | {"pesq_spread": round(statistics.stdev(scores["pesq"]), 4)}

@@ -14,8 +14,8 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
-from .core import SpecgenError, seeded
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, vocoder_scores, zero_init
+from .core import seeded
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, vocoder_scores
 from .phase import compiled, phase_gradient
 from .spectrogram import LEAST, HiFiGANMel, LogMel, log_mels, magnitude_distance
 from .stft import make_window, overlap_add
@@ -23,10 +23,7 @@ from .training import TrainConfig, train
 
 # %% ../nbs/24_spectral_vocoder.ipynb #e23abd69
 def propagate_peak_phase(log, by_frame, by_bin, quiet, phase):
-    """Sum steps into phase, in place; all are (time, bins). Where no peak is above `quiet`, the phase stays as it is.
-
-    `by_frame[t]` leads from frame t - 1 to t, `by_bin[:, k]` from bin k - 1 to k.
-    """
+    "Sum derivatives into phase, in place; all are (time, bins). Where no peak is above `quiet`, the phase stays as it is."
     n_time, n_bins = log.shape
     for t in range(n_time):
         start, reached = 0, -1
@@ -42,51 +39,33 @@ def propagate_peak_phase(log, by_frame, by_bin, quiet, phase):
                 if not (0 < start == reached and (t == 0 or log[t, first] > log[t - 1, peak])):
                     first = peak
                     if t:
-                        phase[t, peak] = phase[t - 1, peak] + by_frame[t, peak]
+                        phase[t, peak] = phase[t - 1, peak] + (by_frame[t - 1, peak] + by_frame[t, peak]) / 2
                     for k in range(peak - 1, start - 1, -1):
-                        phase[t, k] = phase[t, k + 1] - by_bin[t, k + 1]
+                        phase[t, k] = phase[t, k + 1] - (by_bin[t, k] + by_bin[t, k + 1]) / 2
                 for k in range(first + 1, stop):
-                    phase[t, k] = phase[t, k - 1] + by_bin[t, k]
+                    phase[t, k] = phase[t, k - 1] + (by_bin[t, k - 1] + by_bin[t, k]) / 2
                 reached = stop
             start = stop
 
 # %% ../nbs/24_spectral_vocoder.ipynb #0deedb9f
-TOLERANCE = 1e-3  # share of a clip's largest magnitude
-
-
-def phase_steps(
-    log: torch.Tensor,  # (N, n_fft // 2 + 1, time), natural logarithms of magnitudes
-    tolerance: float = TOLERANCE,  # what is quieter counts as being so loud
-    **settings,  # of `stft`
-) -> tuple[torch.Tensor, torch.Tensor]:  # each shaped as log: radians from the frame before, and from the bin below
-    "What the magnitudes say of the phase (`phase_gradient`), summed by the trapezoidal rule over one frame and over one bin."
-    log = log.maximum(log.amax((-2, -1), keepdim=True) + math.log(tolerance))
-    by_frame, by_bin = phase_gradient(log, **settings)
-    return F.pad(by_frame[..., 1:] + by_frame[..., :-1], (1, 0)) / 2, F.pad(by_bin[..., 1:, :] + by_bin[..., :-1, :], (0, 0, 1, 0)) / 2
-
-
-# %% ../nbs/24_spectral_vocoder.ipynb #0deedba0
 def locked_phase(
     log: torch.Tensor,  # (N, n_fft // 2 + 1, time), natural logarithms of magnitudes
-    tolerance: float = TOLERANCE,  # peaks below this share of a clip's largest magnitude keep a random phase
-    turn: torch.Tensor | None = None,  # (N, at most n_fft // 2 + 1, time), radians: what a network adds to the steps from frame to frame, lowest bins first
+    tolerance: float = 1e-3,  # peaks below this share of a clip's largest magnitude keep a random phase
     **settings,  # of `stft`: n_fft, hop_length, win_length, window
 ) -> torch.Tensor:  # (N, n_fft // 2 + 1, time), radians, on the device of `log`, without gradient
-    """Phases of a centred STFT, locked to the peaks of every frame (Laroche & Dolson 1999), with the steps that magnitudes imply.
+    """Phases of a centred STFT, locked to the peaks of every frame (Laroche & Dolson 1999), with the derivatives that magnitudes imply (`phase_gradient`).
 
     Computed on the CPU. The random phases are always the same ones; torch's random state is not used.
     """
     clips = log.detach().float().cpu()
-    by_frame, by_bin = phase_steps(clips, tolerance, **settings)
-    if turn is not None:
-        by_frame[:, : turn.shape[1]] += turn.detach().float().cpu()
-    quiet = clips.amax((-2, -1)) + math.log(tolerance)
-    clips, phase = clips.maximum(quiet[:, None, None]), 2 * torch.pi * torch.rand(clips.mT.shape, generator=torch.Generator().manual_seed(0))
+    quiet = clips.amax((-2, -1), keepdim=True) + math.log(tolerance)
+    clips = clips.maximum(quiet)
+    gradient = phase_gradient(clips, **settings)
+    phase = 2 * torch.pi * torch.rand(clips.mT.shape, generator=torch.Generator().manual_seed(0))
     for i in range(len(clips)):
-        arrays = (t[i].T.contiguous().numpy() for t in (clips, by_frame, by_bin))
+        arrays = (t[i].T.contiguous().numpy() for t in (clips, *gradient))
         compiled(propagate_peak_phase)(*arrays, quiet[i].item(), phase[i].numpy())
     return phase.mT.to(log.device)
-
 
 # %% ../nbs/24_spectral_vocoder.ipynb #6568ed6f
 class FrameBlock(nn.Module):
@@ -117,7 +96,6 @@ class SpectralVocoder(Vocoder):
         blocks: int = 3,
         kernel: int = 7,  # frames that a block sees
         refinements: int = 1,  # times that the sound is compared with the mels
-        turn_up_to: float = 0.0,  # hertz: below, the network also corrects how phases turn from frame to frame
         voices: dict | None = None,  # corpus and speakers that it was trained on
     ):
         super().__init__(representation, voices)
@@ -126,8 +104,6 @@ class SpectralVocoder(Vocoder):
         self.norm = nn.LayerNorm(channels)
         self.blocks = nn.Sequential(*[FrameBlock(channels, hidden, kernel) for _ in range(blocks)])
         self.head = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, n_bins))
-        n_turns = min(n_bins, int(turn_up_to / self.representation.sample_rate * self.representation.n_fft) + 1) if turn_up_to else 0
-        self.turn = zero_init(nn.Linear(channels, n_turns)) if n_turns else None
         self.make_buffers()
 
 # %% ../nbs/24_spectral_vocoder.ipynb #a439ea57
@@ -140,12 +116,11 @@ def make_preset(mels: LogMel, model: dict, training: dict) -> Preset:
 
 
 LONG = dict(batch_size=16, lr=2e-3, warmup=100, ema=0.999)
-SPEECH = dict(turn_up_to=8000.0, refinements=4)
 SpectralVocoder.presets = {
     "quick": make_preset(MELS_8K, dict(channels=64, hidden=128, blocks=2), dict(steps=60, batch_size=8, lr=3e-3, warmup=10)),
     "small": make_preset(MELS_8K, {}, dict(LONG, steps=12_000)),
-    "speech16k": make_preset(MELS_16K, dict(SPEECH, start="specgen/vocoder-speech22k"), dict(LONG, batch_size=8, lr=1e-3, steps=600, ema=0.99)),
-    "speech22k": make_preset(HiFiGANMel(), SPEECH, dict(LONG, steps=6500)),
+    "speech16k": make_preset(MELS_16K, dict(refinements=4), dict(LONG, steps=4000)),
+    "speech22k": make_preset(HiFiGANMel(), dict(refinements=4), dict(LONG, steps=4000)),
 }
 
 
@@ -167,21 +142,13 @@ def make_buffers(self: SpectralVocoder):
         self.register_buffer(name, t, persistent=False)
 
 
-# %% ../nbs/24_spectral_vocoder.ipynb #71ce98e3
-@patch
-def predict_frames(self: SpectralVocoder, mels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    "Natural-log mels (N, n_mels, time) -> log-magnitudes (N, n_fft // 2 + 1, time): what the mels say, and a correction; and what phases turn more, radians."
-    x = self.head[0](self.blocks(self.norm(self.conv_in(self.representation.normalize(mels)).mT)))
-    learned, turn = self.head[1](x).mT.float(), None if self.turn is None else self.turn(x).mT.float()
-    with torch.autocast(mels.device.type, enabled=False):
-        return (learned + self.spread @ (mels - self.areas) / self.representation.power + self.outside).clamp(max=10), turn
-
-
 @patch
 def log_magnitudes(self: SpectralVocoder, mels: torch.Tensor) -> torch.Tensor:
-    "The learned part alone: natural-log mels (N, n_mels, time) -> natural-log magnitudes (N, n_fft // 2 + 1, time)."
-    return self.predict_frames(mels)[0]
-
+    "Natural-log mels (N, n_mels, time) -> natural-log magnitudes (N, n_fft // 2 + 1, time): what the mels say, and the learned correction."
+    x = self.conv_in(self.representation.normalize(mels)).mT
+    x = self.head(self.blocks(self.norm(x))).mT.float()
+    with torch.autocast(mels.device.type, enabled=False):
+        return (x + self.spread @ (mels - self.areas) / self.representation.power + self.outside).clamp(max=10)
 
 # %% ../nbs/24_spectral_vocoder.ipynb #a3a4109e
 @patch
@@ -214,8 +181,8 @@ def forward(self: SpectralVocoder, mels: torch.Tensor, length: int | None = None
     "Natural-log mels (N, n_mels, time) -> sound (N, samples that the frames cover), or (N, length): cut, or with silence after it."
     r, n_time = self.representation, mels.shape[-1]
     length, previous = length or (n_time - r.n_frames(0)) * r.hop_length, None
-    level, turn = self.predict_frames(mels)
-    phase = locked_phase(level, turn=turn, **r.stft_settings)
+    level = self.log_magnitudes(mels)
+    phase = locked_phase(level, **r.stft_settings)
     with torch.autocast(mels.device.type, enabled=False):
         weight = self.overlap_weight(n_time, length)
         spectrum = torch.polar(level.exp(), phase).mT
@@ -234,52 +201,6 @@ def magnitude_loss(model: SpectralVocoder, sound: torch.Tensor) -> torch.Tensor:
     real = model.representation.magnitude(sound).clamp(min=LEAST)
     made = model.log_magnitudes(log_mels(sound, model.representation)).exp().clamp(min=LEAST)
     return magnitude_distance(real, made)
-
-
-def turn_loss(level: torch.Tensor, turn: torch.Tensor, spectrum: torch.Tensor, **settings) -> torch.Tensor:
-    "1 - cos of how far the steps from frame to frame are from the spectrum's own (N, bins, time), its loud parts counting more."
-    n, weight, phase = turn.shape[1], spectrum.abs().sqrt(), spectrum.angle()
-    error = phase.diff(dim=-1) - phase_steps(level, **settings)[0][..., 1:]
-    weight = torch.minimum(weight[:, :n, 1:], weight[:, :n, :-1])
-    return (weight * (1 - torch.cos(error[:, :n] - turn[..., 1:]))).sum() / weight.sum().clamp(min=LEAST)
-
-
-# %% ../nbs/24_spectral_vocoder.ipynb #19b7cd37
-@patch
-def spectrum(self: SpectralVocoder, sound: torch.Tensor) -> torch.Tensor:
-    "The sound's spectrum at the frames of its mels: (N, samples) -> (N, n_fft // 2 + 1, time), complex."
-    r, margin = self.representation, self.start
-    padded = F.pad(sound, (margin, margin), mode="reflect" if isinstance(r, HiFiGANMel) else r.pad_mode)
-    return torch.fft.rfft(padded.unfold(-1, r.n_fft, r.hop_length) * self.window).mT
-
-
-def frame_loss(model: SpectralVocoder, sound: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    "The loss of training on sounds (N, samples), and its parts."
-    if model.turn is None:
-        return magnitude_loss(model, sound), {}
-    r = model.representation
-    real = r.magnitude(sound)
-    level, turn = model.predict_frames(r.to_log(real))
-    with torch.autocast(sound.device.type, enabled=False):
-        parts = {"magnitude": magnitude_distance(real.clamp(min=LEAST), level.exp().clamp(min=LEAST))}
-        parts["turn"] = turn_loss(level.detach(), turn, model.spectrum(sound), **r.stft_settings)
-    return sum(parts.values()), parts
-
-
-# %% ../nbs/24_spectral_vocoder.ipynb #19b7cd3a
-@patch
-def begin_as(self: SpectralVocoder, other: SpectralVocoder):
-    "Take over the weights of a vocoder of the same sizes. Raises `SpecgenError` for one of others."
-    bins = self.representation.sample_rate / self.representation.n_fft / other.representation.sample_rate * other.representation.n_fft
-    state, own = {name: t.float() for name, t in other.state_dict().items()}, self.state_dict()
-    for name in (name for name in own if name.startswith(("head.1.", "turn.")) and name in state):
-        place = (torch.arange(len(own[name])) * bins).clamp(max=len(state[name]) - 1)  # in bins of the other
-        share = (place - place.long()).view(-1, *[1] * (own[name].ndim - 1))
-        state[name] = state[name][place.long()].lerp(state[name][place.ceil().long()], share)
-    try:
-        self.load_state_dict(state)
-    except RuntimeError:
-        raise SpecgenError("start: a vocoder of other sizes than the preset's; name another, or train from nothing (start=None)") from None
 
 # %% ../nbs/24_spectral_vocoder.ipynb #951a8678
 @patch(cls_method=True)
@@ -300,13 +221,9 @@ def fit(
     training = {**preset.training, "seed": seed, "precision": precision} | ({"steps": steps} if steps else {})
     size = preset.dataset["segment"] * r.hop_length
     data = (make_segments(dataset.train.waveforms, size * 5 // 4),)
-    sizes = {"start": None, **preset.model}
-    start = sizes.pop("start")  # a vocoder to begin with
     with seeded(seed):
-        model = cls(r.to_dict(), **sizes, voices=dataset.voices)
-    if start:
-        model.begin_as(cls.from_pretrained(start))
-    loss = lambda model, batch, generator: frame_loss(model, random_segment(batch[0], size, generator))  # noqa: E731
+        model = cls(r.to_dict(), **preset.model, voices=dataset.voices)
+    loss = lambda model, batch, generator: magnitude_loss(model, random_segment(batch[0], size, generator))  # noqa: E731
     scores = lambda model: vocoder_scores(model, dataset.test.waveforms, r)  # noqa: E731
     train(model, data, loss, TrainConfig(**training), validate=scores, out=out, device=device, progress=progress, title=f"{cls.__name__} {seed}")
     return model.eval()

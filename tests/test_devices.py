@@ -269,7 +269,7 @@ ROWS = {
     **{f"VAE, {prior} prior": vae_row(prior) for prior in PRIORS},
     "GAN, source": Row(GAN, BANDS, GAN_SOURCE, asked("to_audio"), draws={}),
     "GAN, grown": Row(GAN, BANDS, GAN_GROWN, asked("to_audio"), draws={}),
-    "spectral vocoder": Row(SpectralVocoder, waveforms, Preset(VOCODED, dict(channels=8, hidden=8, blocks=1, turn_up_to=2000.0), TWO_STEPS), asked("to_audio")),
+    "spectral vocoder": Row(SpectralVocoder, waveforms, Preset(VOCODED, dict(channels=8, hidden=8, blocks=1), TWO_STEPS), asked("to_audio")),
     "HiFi-GAN": Row(HiFiGAN, waveforms, Preset(VOCODED, HIFIGAN_SIZES, {**TWO_STEPS, "grad_clip": None}), asked("to_audio")),
     "autoencoder": Row(Autoencoder, partial(two_classes, GRID, 256, 24, 8, 4), AUTOENCODER, {
         **asked("encode", "reconstruct"), "decode": lambda model, x: model.decode(F.avg_pool2d(x.mT, 4))}),
