@@ -120,7 +120,7 @@ SpectralVocoder.presets = {
     "quick": make_preset(MELS_8K, dict(channels=64, hidden=128, blocks=2), dict(steps=60, batch_size=8, lr=3e-3, warmup=10)),
     "small": make_preset(MELS_8K, {}, dict(LONG, steps=12_000)),
     "speech16k": make_preset(MELS_16K, dict(refinements=4), dict(LONG, steps=4000)),
-    "speech22k": make_preset(HiFiGANMel(), dict(refinements=4), dict(LONG, steps=4000)),
+    "speech22k": make_preset(HiFiGANMel(), dict(refinements=3), dict(LONG, steps=4000)),
 }
 
 
