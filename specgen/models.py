@@ -362,6 +362,7 @@ class WaveformDataset(torch.utils.data.Dataset):
     waveforms: list[torch.Tensor]  # each (samples,), at the representation's sample rate
     representation: LogMel  # with the statistics of the training clips
     is_test: torch.Tensor | None = None  # (N,) bool; None = nothing is held out
+    voices: dict | None = None  # corpus and speakers of the training recordings; None = not known
 
     def __post_init__(self):
         self.waveforms = list(self.waveforms)
@@ -376,7 +377,7 @@ class WaveformDataset(torch.utils.data.Dataset):
 
     def part(self, is_test: bool) -> "WaveformDataset":
         chosen = (self.is_test == is_test).nonzero()[:, 0]
-        return WaveformDataset([self.waveforms[i] for i in chosen.tolist()], self.representation, self.is_test[chosen])
+        return WaveformDataset([self.waveforms[i] for i in chosen.tolist()], self.representation, self.is_test[chosen], self.voices)
 
     train = property(lambda self: self.part(False), doc="The recordings to learn from.")
     test = property(lambda self: self.part(True), doc="The held-out recordings.")
@@ -417,8 +418,13 @@ class Vocoder(Model):
 
     family = "vocoder"
 
-    def __init__(self, representation: dict):  # of `Representation.to_dict`
+    def __init__(
+        self,
+        representation: dict,  # of `Representation.to_dict`
+        voices: dict | None = None,  # corpus and speakers that it was trained on; kept in config.json
+    ):
         super().__init__()
+        self.voices = voices
         self.representation = Representation.from_dict(representation)
         if not isinstance(self.representation, LogMel):
             raise SpecgenError(f"a vocoder for {type(self.representation).__name__} spectrograms: it wants mels; give a LogMel")
@@ -440,7 +446,9 @@ def prepare(
     waveforms = list(recordings.waveforms(representation.sample_rate, progress=progress))
     is_test = torch.zeros(len(waveforms), dtype=torch.bool)
     is_test[test] = True
-    return WaveformDataset(waveforms, representation.fit(waveforms[i] for i in train), is_test)
+    speakers = sorted({recordings[i].speaker for i in train.tolist()} - {None})
+    voices = {"corpus": recordings.name, "speakers": speakers}
+    return WaveformDataset(waveforms, representation.fit(waveforms[i] for i in train), is_test, voices)
 
 # %% ../nbs/11_models.ipynb #d1000030
 @patch

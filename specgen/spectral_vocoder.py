@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .core import seeded
 from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, vocoder_scores
 from .phase import compiled, phase_gradient
-from .spectrogram import LEAST, log_mels, magnitude_distance
+from .spectrogram import LEAST, HiFiGANMel, LogMel, log_mels, magnitude_distance
 from .stft import make_window, overlap_add
 from .training import TrainConfig, train
 
@@ -96,8 +96,9 @@ class SpectralVocoder(Vocoder):
         blocks: int = 3,
         kernel: int = 7,  # frames that a block sees
         refinements: int = 1,  # times that the sound is compared with the mels
+        voices: dict | None = None,  # corpus and speakers that it was trained on
     ):
-        super().__init__(representation)
+        super().__init__(representation, voices)
         self.refinements, n_mels, n_bins = refinements, self.representation.n_mels, self.representation.n_fft // 2 + 1
         self.conv_in = nn.Conv1d(n_mels, channels, kernel, padding=kernel // 2)
         self.norm = nn.LayerNorm(channels)
@@ -106,13 +107,22 @@ class SpectralVocoder(Vocoder):
         self.make_buffers()
 
 # %% ../nbs/24_spectral_vocoder.ipynb #a439ea57
+MELS_16K = LogMel(sample_rate=16000, n_fft=640, hop_length=160, n_mels=80, power=1.0)  # of the vocoder that ships, for speech: 40 ms every 10 ms
+
+
+def make_preset(mels: LogMel, model: dict, training: dict) -> Preset:
+    "A preset for these mels, trained on segments of 40 frames."
+    return Preset(dict(representation=mels.to_dict(), segment=40), model, dict(betas=(0.8, 0.99), **training))
+
+
+LONG = dict(batch_size=16, lr=2e-3, warmup=100, ema=0.999)
 SpectralVocoder.presets = {
-    name: Preset(dataset=dict(representation=MELS_8K.to_dict(), segment=40), model=model, training=dict(betas=(0.8, 0.99), **training))
-    for name, model, training in (
-        ("quick", dict(channels=64, hidden=128, blocks=2), dict(steps=60, batch_size=8, lr=3e-3, warmup=10)),
-        ("small", {}, dict(steps=12_000, batch_size=16, lr=2e-3, warmup=100, ema=0.999)),
-    )
+    "quick": make_preset(MELS_8K, dict(channels=64, hidden=128, blocks=2), dict(steps=60, batch_size=8, lr=3e-3, warmup=10)),
+    "small": make_preset(MELS_8K, {}, dict(LONG, steps=12_000)),
+    "speech16k": make_preset(MELS_16K, dict(refinements=4), dict(LONG, steps=4000)),
+    "speech22k": make_preset(HiFiGANMel(), dict(refinements=3), dict(LONG, steps=4000)),
 }
+
 
 # %% ../nbs/24_spectral_vocoder.ipynb #71ce98e2
 @patch
@@ -149,21 +159,28 @@ def gain(self: SpectralVocoder, mag, mels):
     return ((mels - found).clamp(-8, 8) @ (self.spread.T / r.power)).exp()
 
 
+@patch(as_prop=True)
+def start(self: SpectralVocoder) -> int:
+    "Where the sound begins among the overlapped frames, samples: HiFi-GAN's frames are centred half a hop further on."
+    r = self.representation
+    return (r.n_fft - r.hop_length) // 2 if isinstance(r, HiFiGANMel) else r.n_fft // 2
+
+
 @patch
 def overlap_weight(self: SpectralVocoder, n_time, length):
     "What makes overlapping frames a least-squares inverse, and what lies before or after the sound silent."
     r = self.representation
     overlap = overlap_add(self.window.square().expand(1, n_time, -1), r.hop_length)
     inside = torch.zeros_like(overlap)
-    inside[:, r.n_fft // 2 : r.n_fft // 2 + length] = 1
+    inside[:, self.start : self.start + length] = 1
     return inside / overlap.clamp(min=1e-8)
 
 # %% ../nbs/24_spectral_vocoder.ipynb #d5c0c318
 @patch
 def forward(self: SpectralVocoder, mels: torch.Tensor, length: int | None = None) -> torch.Tensor:
-    "Natural-log mels (N, n_mels, time) -> sound (N, (time - 1) · hop), or (N, length): cut, or with silence after it."
+    "Natural-log mels (N, n_mels, time) -> sound (N, samples that the frames cover), or (N, length): cut, or with silence after it."
     r, n_time = self.representation, mels.shape[-1]
-    length, previous = length or (n_time - 1) * r.hop_length, None
+    length, previous = length or (n_time - r.n_frames(0)) * r.hop_length, None
     level = self.log_magnitudes(mels)
     phase = locked_phase(level, **r.stft_settings)
     with torch.autocast(mels.device.type, enabled=False):
@@ -175,7 +192,7 @@ def forward(self: SpectralVocoder, mels: torch.Tensor, length: int | None = None
             spectrum = found if previous is None else 2 * found - previous
             spectrum, previous = spectrum * self.gain(spectrum.abs(), mels.mT), found
             sound = overlap_add(torch.fft.irfft(spectrum, n=r.n_fft) * self.window, r.hop_length) * weight
-    sound = sound[:, r.n_fft // 2 :][:, :length]
+    sound = sound[:, self.start :][:, :length]
     return F.pad(sound, (0, length - sound.shape[-1]))
 
 # %% ../nbs/24_spectral_vocoder.ipynb #19b7cd36
@@ -205,7 +222,7 @@ def fit(
     size = preset.dataset["segment"] * r.hop_length
     data = (make_segments(dataset.train.waveforms, size * 5 // 4),)
     with seeded(seed):
-        model = cls(r.to_dict(), **preset.model)
+        model = cls(r.to_dict(), **preset.model, voices=dataset.voices)
     loss = lambda model, batch, generator: magnitude_loss(model, random_segment(batch[0], size, generator))  # noqa: E731
     scores = lambda model: vocoder_scores(model, dataset.test.waveforms, r)  # noqa: E731
     train(model, data, loss, TrainConfig(**training), validate=scores, out=out, device=device, progress=progress, title=f"{cls.__name__} {seed}")

@@ -318,9 +318,10 @@ class HiFiGAN(Vocoder):
     def __init__(
         self,
         representation: dict,  # of `Representation.to_dict`: the mels
+        voices: dict | None = None,  # corpus and speakers that it was trained on; None = not known
         **sizes,  # fields of `HiFiGANConfig`: upsample_initial_channel, upsample_rates, ... as in published config.json files
     ):
-        super().__init__(representation)
+        super().__init__(representation, voices)
         self.generator = HiFiGANGenerator(fitting_config(self.representation, sizes))
 
     def forward(
@@ -452,7 +453,7 @@ def fit(
     config = TrainConfig(**training | ({"steps": steps} if steps else {}))
     with seeded(seed):
         discriminators = Discriminators(sizes.pop("divisor"))
-        model = cls(dataset.representation.to_dict(), **sizes)
+        model = cls(dataset.representation.to_dict(), dataset.voices, **sizes)
     train_generator(model, discriminators, dataset, preset, config, out=out, device=device, progress=progress, title=f"{cls.__name__} {seed}")
     return model.eval()
 

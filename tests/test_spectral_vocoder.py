@@ -10,7 +10,7 @@ from specgen.datasets import load_recordings
 from specgen.models import Preset, WaveformDataset, fit_recordings, shipped_models
 from specgen.phase import spectral_convergence
 from specgen.spectral_vocoder import SpectralVocoder, locked_phase, magnitude_loss, propagate_peak_phase
-from specgen.spectrogram import LogMel, LogSTFT, mel_loss
+from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, log_mels, mel_loss
 from specgen.stft import istft
 from specgen.training import train
 
@@ -77,6 +77,19 @@ def test_locked_phase_leaves_the_random_state_alone():
 # the network
 
 
+def test_it_speaks_hifigans_mels_in_place():
+    mels, t = HiFiGANMel(), torch.arange(22050) / 22050
+    sound = sum(torch.sin(2 * torch.pi * 150 * k * t) / k for k in range(1, 20)) * 0.1
+    model = SpectralVocoder(mels.to_dict(), **TINY, refinements=2)
+    torch.nn.init.zeros_(model.head[1].weight), torch.nn.init.zeros_(model.head[1].bias)
+    spec = mels.encode(sound)
+    made = model.to_audio(spec)
+    assert made.shape == (86 * 256,) and (mels.encode(made) - spec).abs()[:, 4:-4].mean() < 0.4
+    click = torch.zeros(22050)
+    click[9000] = 1.0
+    assert abs(int(model.to_audio(mels.encode(click), length=22050).abs().argmax()) - 9000) < 200
+
+
 def test_every_refinement_brings_the_mels_nearer():
     wave = noise(3000).cumsum(0) / 60
     mels, errors = MELS.encode(wave)[None], []
@@ -135,6 +148,22 @@ def test_the_vocoder_that_ships_speaks():
     made = vocoder.to_audio(mels.encode(voiced), length=len(t))
     assert made.shape == voiced.shape and mel_loss(voiced, made, mels) < 0.2
     assert abs(torch.fft.rfft(made).abs()[100:160].argmax() + 100 - 130) <= 1  # hertz
+
+
+@pytest.mark.parametrize("name", ["speech16k", "speech22k"])
+def test_the_vocoders_of_speech_are_small_speak_and_name_their_voices(name):
+    vocoder = SpectralVocoder.from_pretrained(f"specgen/vocoder-{name}", local_files_only=True)
+    check_same_representation(LogMel.from_dict(SpectralVocoder.presets[name].dataset["representation"]), vocoder.representation)
+    folder = shipped_models()[f"specgen/vocoder-{name}"]
+    trained, validated = vocoder.voices["speakers"], vocoder.voices["validation"]
+    assert (folder / "model.safetensors").stat().st_size <= 600_000 and (folder / "README.md").is_file()
+    assert vocoder.voices["corpus"].startswith("LibriSpeech") and len(set(trained)) == len(trained) > 200 and not set(trained) & set(validated)
+    r, t = vocoder.representation, torch.arange(24000) / vocoder.representation.sample_rate
+    voiced = sum(torch.sin(2 * torch.pi * 130 * k * t) / k for k in range(1, 20)) * 0.1
+    made = vocoder.to_audio(r.encode(voiced), length=len(t))
+    assert made.shape == voiced.shape and (log_mels(made, r) - log_mels(voiced, r)).abs().mean() < 0.3
+    near = torch.fft.rfftfreq(24000, 1 / r.sample_rate)
+    assert abs(near[torch.fft.rfft(made).abs()[near < 200].argmax()] - 130) <= 1
 
 
 def test_a_sound_can_be_trained_on_and_the_caller_is_left_alone():
@@ -209,9 +238,11 @@ def test_recordings_become_waveforms_with_the_statistics_of_the_training_ones(so
     train_index, test_index = recordings.split("stratified")
     assert len(data) == len(recordings) and len(data.train) == len(train_index) and len(data.test) == len(test_index)
     assert torch.equal(data.test[0], recordings.waveforms(8000)[int(test_index[0])])
+    assert data.voices == {"corpus": recordings.name, "speakers": sorted({r.speaker for r in recordings} - {None})}
     logs = torch.cat([MELS.to_log(MELS.magnitude(w)).flatten() for w in data.train.waveforms])
     assert data.representation.mean == pytest.approx(logs.mean().item(), abs=1e-4) and data.representation.std == pytest.approx(logs.std().item(), rel=1e-4)
     model = SpectralVocoder.fit(data, preset=PRESET, progress=False)
+    assert model.voices == data.voices == data.train.voices
     assert model.evaluate(data).keys() == {"mel", "stft"} and model.evaluate(data.train) == {}
 
 
