@@ -4,7 +4,7 @@
 
 Everything is scored on sounds that were written to 16-bit wavs and read again, by the three classifiers of `specgen.sound_evaluation`. ESC-10 trains on folds
 1 to 4, FSDD on takes 5 to 49. `ceiling` brings real held-out clips to spectrograms of several kinds and back. `sounds` and `words` train the preset's model;
-a truncation is chosen on sounds of another seed by the first classifier alone. `left_out` trains a small model for a short time with
+one truncation is the largest at which the first classifier alone hears 98 % of other sounds rightly. `left_out` trains a small model for a short time with
 every step but one, three seeds each. `speech` trains on HiFi-GAN's 80 mels and is heard through the published HiFi-GAN and through phase retrieval.
 `--shipped` takes the shipped models instead of training, `--before` scores a saved model beside. Every training is kept under --out and taken up again from
 there; tables go to results/gan_*.csv.
@@ -101,7 +101,7 @@ def generated(name, title, args):
     model = GAN.from_pretrained(shipped) if args.shipped else trained(name, GAN.preset(args.preset, title), folder, args, args.seed)
     kind = next(iter(evaluator.classifiers))
     right = {t: evaluator.classifiers[kind].evaluate(drawn(model, sounds, args.tuning, args.seed + 1000, t))["accuracy"] for t in TRUNCATIONS}
-    best = max(right, key=right.get)
+    best = next((t for t, accuracy in right.items() if accuracy >= 0.98), max(right, key=right.get))
     print("label accuracy by truncation,", kind, {t: round(a, 3) for t, a in right.items()}, "->", best)
     rows = {f"truncation {t:g}": drawn(model, sounds, args.samples, args.seed, t) for t in sorted({1.0, best}, reverse=True)}
     if args.before:
