@@ -296,7 +296,8 @@ class RunBar:
         "A stage begins, or is found done."
         self.name, self.finished, self.start = name, 0, sum(self.seconds[s] for s in STAGES[: STAGES.index(name)])
         self.bar.set_description_str(name, refresh=False)
-        self.bar.initial += self.seconds[name] if done else 0
+        if done and not self.bar.disable:
+            self.bar.initial += self.seconds[name]
         self.move(1.0 if done else 0.0)
 
     def __call__(self, step: int, steps: int):
