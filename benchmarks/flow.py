@@ -1,11 +1,15 @@
 """Velocity networks side by side: what they cost, and how near what they draw comes to recordings.
 
     SPECGEN_DATA=... python benchmarks/flow.py [--data digits,fsdd] [--only "mlp; mlp 768"] [--seeds 0,1,2] [--out runs/flow]
+    SPECGEN_DATA=... python benchmarks/flow.py --sounds [--out runs/flow]
 
 All learn the same latents: of the linear autoencoder, of the filtered and augmented training clips. Rows: held-out recordings of known voices, then each
 network and seed under several guidances. Every row is scored on as many clips as the recordings are, by two evaluation classifiers of different seeds:
 `tuning`, by which guidance, sizes and steps were chosen, and `report`, by which nothing was. Seconds are of this process's CPU time, one thread: of the
 training, and of drawing 500 latents. What was trained and measured is kept under --out; benchmarks/results/flow_sizes.csv is written from all of it.
+
+--sounds: the model that ships, as sound, under evaluation classifiers of three kinds (notebook 15), at several guidances: benchmarks/results/flow_sounds.csv.
+Its guidance is chosen by the first of them, `mel`; the other two chose nothing.
 """
 import argparse
 import time
@@ -20,10 +24,12 @@ from specgen.datasets import load_recordings
 from specgen.evaluation import Evaluator, floor_rows
 from specgen.filtering import filter_recordings
 from specgen.flow_matching import FlowMatcher, VelocityNetwork
-from specgen.pipeline import augmented, with_floor
+from specgen.pipeline import SHIPPED, DigitGenerator, augmented, with_floor
+from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.training import TrainConfig, train
 
-RESULTS = Path(__file__).parent / "results" / "flow_sizes.csv"
+RESULTS, SOUNDS = (Path(__file__).parent / "results" / f"flow_{name}.csv" for name in ("sizes", "sounds"))
+RATE = 8000  # hertz, of what the model says
 SEEDS = {"tuning": 7, "report": 1}  # of the evaluation classifiers
 MLP = dict(size=dict(width=384, hidden=576, depth=2))
 FAST = dict(lr=2e-3, warmup=30)
@@ -119,7 +125,26 @@ def network_rows(name, title, seed, parts, out):
     return read_json(folder / "rows.json")
 
 
+def sounds(out):
+    "Score the model that ships by what is heard, beside recordings and what its representation makes of them."
+    recordings, place = load_recordings("fsdd"), out / "sounds" / "evaluator"
+    heard, generator = SoundDataset.prepare(recordings), DigitGenerator.from_pretrained(SHIPPED)
+    if not (place / "evaluator.json").is_file():
+        SoundEvaluator.fit(heard, out=out / "sounds" / "trainings", progress=False).save_pretrained(place)
+    evaluator, real = SoundEvaluator.from_pretrained(place), filter_recordings(recordings, out=out / "fsdd" / "filter").test
+    back = generator.autoencoder.reconstruct(real.spectrograms)
+    rows = {"recordings": heard.test, "their spectrograms": heard.hear(generator.to_audio(real.spectrograms), real.labels, RATE),
+            "after the autoencoder": heard.hear(generator.to_audio(back), real.labels, RATE)}
+    asked = torch.arange(280) % len(generator.classes)
+    for guidance in (1.0, 1.25, 1.5, 1.75, 2.0):
+        rows[f"guidance {guidance}"] = heard.hear(generator.to_audio(generator.sample(asked, guidance=guidance, seed=11)), asked, RATE)
+        print(f"guidance {guidance}", flush=True)
+    write_table(SOUNDS, evaluator.score_table(rows, heard, n=len(real)))
+
+
 def main(args):
+    if args.sounds:
+        return sounds(args.out)
     for name in args.data:
         parts = None
         for title in args.only or NETWORKS:
@@ -139,5 +164,6 @@ if __name__ == "__main__":
     parser.add_argument("--only", type=lambda text: text.split("; "), help=f"which, with '; ' between: {'; '.join(NETWORKS)}")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2], help="with commas between")
     parser.add_argument("--out", type=Path, default=Path("runs/flow"), help="where everything is kept")
+    parser.add_argument("--sounds", action="store_true", help="score the model that ships as sound")
     torch.set_num_threads(1)
     main(parser.parse_args())

@@ -33,9 +33,9 @@ from .spectrogram_dataset import SpectrogramDataset
 # %% ../nbs/30_pipeline.ipynb #8b15b007
 PIPELINE_PRESETS = {
     # about a minute on two cores
-    "quick": Preset(dict(clips_per_class=40), dict(steps=10, guidance=1.25, n_iter=30), dict(preset="quick", n_samples=100)),
+    "quick": Preset(dict(clips_per_class=40), dict(steps=10, guidance=1.5, n_iter=30), dict(preset="quick", n_samples=100)),
     # minutes on two cores
-    "small": Preset(dict(clips_per_class=None), dict(steps=20, guidance=1.25, n_iter=60), dict(preset="small", n_samples=500)),
+    "small": Preset(dict(clips_per_class=None), dict(steps=20, guidance=1.5, n_iter=60), dict(preset="small", n_samples=500)),
     # a GPU: the source's sizes
     "source": Preset(dict(clips_per_class=None), dict(steps=50, guidance=1.5, n_iter=60), dict(preset="source", n_samples=2048)),
 }
@@ -53,7 +53,7 @@ class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-spee
         representation: dict,  # `Representation.to_dict()`, statistics included
         classes: list[str],  # names in the order of the labels
         steps: int = 20,  # of the sampler, unless asked otherwise
-        guidance: float = 1.25,  # likewise
+        guidance: float = 1.5,  # likewise
         n_iter: int = 60,  # Griffin-Lim iterations, likewise
     ):
         super().__init__()
@@ -296,7 +296,8 @@ class RunBar:
         "A stage begins, or is found done."
         self.name, self.finished, self.start = name, 0, sum(self.seconds[s] for s in STAGES[: STAGES.index(name)])
         self.bar.set_description_str(name, refresh=False)
-        self.bar.initial += self.seconds[name] if done else 0
+        if done and not self.bar.disable:
+            self.bar.initial += self.seconds[name]
         self.move(1.0 if done else 0.0)
 
     def __call__(self, step: int, steps: int):

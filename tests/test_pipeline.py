@@ -226,6 +226,14 @@ def test_one_bar_shows_the_whole_run():
     bar.bar.close()
 
 
+def test_a_bar_that_is_not_shown_does_nothing():
+    bar = RunBar("quick", show=False)
+    for done in (True, False):
+        bar.begin("filter", done)
+        bar(1, 2)
+    bar.bar.close()
+
+
 def test_two_trainings_of_a_stage_share_its_part_of_the_bar():
     bar = RunBar("small", show=True)
     bar.begin("filter", done=False)
