@@ -2,11 +2,11 @@
 
     SPECGEN_DATA=... python benchmarks/few_step.py --flow runs/digits/model --evaluator runs/evaluator [--samples 300] [--paths 6000] [--out runs/few_step]
 
-`--flow` is a saved `DigitGenerator`, trained on FSDD's official split; `--evaluator` a saved `SoundEvaluator` of the same split. The guidance is the one with
-the smallest Fréchet distance of spectrograms to the training clips' under an `Evaluator`, which scores nothing else; each time grid is the one whose latents
-come nearest to those of 64 midpoint steps. Neither looks at a held-out clip or asks a classifier of sounds. Then, for every seed, the trainings, and every row:
-latents to spectrograms, to sound by Griffin-Lim, to 16-bit wavs, read again. Everything is kept under --out and taken up again from there; the table is
-results/few_step.csv. A `call` is one pass of a latent through the network: two for an evaluation with guidance.
+`--flow` is a saved `DigitGenerator`, trained on FSDD's official split; `--evaluator` a saved `SoundEvaluator` of the same split. The guidance is the one whose
+sounds have the smallest Fréchet distance to the training clips under the first classifier alone; each time grid is the one whose latents come nearest to those
+of 64 midpoint steps. Neither looks at a held-out clip. Then, for every seed, the trainings, and every row: latents to spectrograms, to sound by Griffin-Lim, to
+16-bit wavs, read again. Everything is kept under --out and taken up again from there; the table is results/few_step.csv. A `call` is one pass of a latent
+through the network: two for an evaluation with guidance.
 """
 import argparse
 import time
@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from specgen.core import atomic, read_json, write_json, write_table
 from specgen.datasets import load_recordings
-from specgen.evaluation import Evaluator
-from specgen.few_step import distill, flow_paths, mean_flow, power_times, reflow, straightness
+from specgen.few_step import StepNetwork, distill, flow_paths, mean_flow, power_times, reflow, straightness
 from specgen.filtering import filter_recordings
 from specgen.flow_matching import VelocityNetwork, integrate
 from specgen.pipeline import DigitGenerator, augmented
@@ -28,7 +27,8 @@ from specgen.spectrogram_dataset import SpectrogramDataset
 
 RESULTS = Path(__file__).parent / "results" / "few_step.csv"
 SCORES = ("n", "label_accuracy", "frechet_distance", "kernel_distance", "diversity", "least_diversity", "memorisation", "level", "silence")
-SOLVERS = [("euler", 1), ("euler", 2), ("euler", 4), ("adams", 4), ("adams", 8), ("midpoint", 1), ("midpoint", 2), ("midpoint", 4)]
+SOLVERS = [("euler", 1), ("euler", 2), ("euler", 4), ("adams", 4), ("adams", 8), ("midpoint", 2), ("midpoint", 4)]
+GUIDANCES = (1.0, 1.15, 1.25, 1.5, 2.0)
 POWERS = (0.7, 1.0, 1.3, 1.6, 2.0)
 BLANK = dict.fromkeys(("method", "steps", "power", "evaluations", "calls", "seed", "guidance", "latent_error", "straightness", "train_seconds"), "")
 TRAINED = ("reflow", "distillation", "MeanFlow")
@@ -51,14 +51,12 @@ def ends(flow, labels, guidance, seed, steps, method):
     return flow.sample(labels, guidance=guidance, seed=seed, steps=steps, method=method)
 
 
-def choose_guidance(generator, dataset, args):
-    "The Fréchet distance of 300 spectrograms to the training clips', by guidance, under a classifier of spectrograms."
-    evaluator = Evaluator.fit(dataset, out=args.out / "chooser", progress=False)
+def choose_guidance(generator, evaluator, real):
+    "The guidance whose 300 sounds are nearest to the training clips (Fréchet distance) under the first classifier alone."
     asked, found = torch.arange(300) % 10, {}
-    for guidance in (1.0, 1.15, 1.25, 1.5, 2.0):
+    for guidance in GUIDANCES:
         drawn = ends(generator.flow, asked, guidance, 99, power_times(8, 1.3), "midpoint")
-        found[guidance] = evaluator.score(generator.autoencoder.decode(drawn), asked, reference=dataset)["frechet_distance"]
-        print(f"guidance {guidance}: {found[guidance]:.3f}", flush=True)
+        found[guidance] = row_scores(drawn, asked, generator, evaluator, real)[0]["frechet_distance"]
     return {"guidance": min(found, key=found.get), "distances": found}
 
 
@@ -77,14 +75,19 @@ def rms(a, b):
     return (a - b).square().mean().sqrt().item()
 
 
-def train_one(method, flow, examples, guidance, seed, args):
-    "A student of the examples (paths or latents, and their labels), and the processor's seconds that its training took."
-    out, start = args.out / f"{method}_{seed}", time.process_time()
-    how = dict(preset=args.preset, seed=seed, out=out, progress=args.progress)
+def train_one(method, generator, dataset, guidance, seed, args):
+    "A student, and the processor's seconds that its training took."
+    out, flow, in_turn = args.out / f"{method}_{seed}", generator.flow, torch.arange(args.paths) % 10
+    if (out / "seconds.json").exists():
+        kind = VelocityNetwork if method == "reflow" else StepNetwork
+        return kind.from_pretrained(out / "model"), read_json(out / "seconds.json")
+    how, start = dict(preset=args.preset, seed=seed, out=out, progress=args.progress), time.process_time()
     if method == "MeanFlow":
-        student = mean_flow(flow, *examples, guidance=guidance, **how)
+        copies = augmented(dataset).train
+        student = mean_flow(flow, generator.autoencoder.encode(copies.spectrograms), copies.labels, guidance=guidance, **how)
     else:
-        student = {"reflow": reflow, "distillation": distill}[method](flow, *examples, **how)
+        paths = once(args.out / f"paths_{seed}.safetensors", lambda: flow_paths(flow, in_turn, guidance=guidance, seed=seed))
+        student = {"reflow": reflow, "distillation": distill}[method](flow, paths, in_turn, **how)
     student.save_pretrained(out / "model")
     return student, once(out / "seconds.json", lambda: round(time.process_time() - start))
 
@@ -101,13 +104,11 @@ def untrained(flow, guidance, powers, args):
             yield about, flow, (guidance, 1000 + seed, power_times(steps, power), method)
 
 
-def trained(flow, latents, labels, guidance, args):
+def trained(generator, dataset, guidance, args):
     "The rows of the trained networks, likewise."
-    in_turn = torch.arange(args.paths) % 10
     for seed in args.seeds:
-        paths = once(args.out / f"paths_{seed}.safetensors", lambda seed=seed: flow_paths(flow, in_turn, guidance=guidance, seed=seed))
         for method in args.only:
-            student, seconds = train_one(method, flow, (latents, labels) if method == "MeanFlow" else (paths, in_turn), guidance, seed, args)
+            student, seconds = train_one(method, generator, dataset, guidance, seed, args)
             for steps in (4, 2, 1):
                 about = dict(method=method, steps=steps, power=1.0, evaluations=steps, calls=steps, seed=seed, train_seconds=seconds)
                 yield about, student if type(student) is VelocityNetwork else student.for_steps(steps), (1, 1000 + seed, steps, "euler")
@@ -135,14 +136,14 @@ def main(args):
     if not (args.out / "dataset" / "spectrograms.safetensors").exists():
         filter_recordings(recordings, *recordings.split(), out=args.out / "dataset", progress=args.progress)
     dataset = SpectrogramDataset.load(args.out / "dataset")
-    copies, real, flow = augmented(dataset).train, SoundDataset.prepare(recordings), generator.flow
+    real, flow = SoundDataset.prepare(recordings), generator.flow
     evaluator, asked = SoundEvaluator.from_pretrained(args.evaluator), torch.arange(args.samples) % 10
     keep_parts(generator, args.out)
-    guidance = once(args.out / "guidance.json", choose_guidance, generator, dataset, args)["guidance"]
+    guidance = once(args.out / "guidance.json", choose_guidance, generator, evaluator, real)["guidance"]
     powers = once(args.out / "powers.json", choose_powers, flow, guidance)
     held = {"real, held out": real.test, "real, held out, from its latents": again(generator, dataset, real)}
     table = [{**BLANK, "method": name, **row} for name, clips in held.items() for row in rounded(evaluator.score_table({"": clips}, real, show=False))]
-    settings = chain(untrained(flow, guidance, powers, args), trained(flow, generator.autoencoder.encode(copies.spectrograms), copies.labels, guidance, args))
+    settings = chain(untrained(flow, guidance, powers, args), trained(generator, dataset, guidance, args))
     for about, network, how in settings:
         name = "{method}_{steps}_{power}_{seed}".format(**about).replace(", ", "_")
         drawn = once(args.out / "latents" / f"{name}.safetensors", ends, network, asked, *how)

@@ -27,7 +27,7 @@ FEW_STEP_PRESETS = {
     # seconds
     "quick": Preset(training=dict(steps=150, batch_size=64, lr=2e-3, warmup=10, ema=0.98)),
     # half a minute of one core
-    "small": Preset(training=dict(steps=1500, batch_size=128, lr=2e-3, warmup=30, ema=0.995)),
+    "small": Preset(training=dict(steps=400, batch_size=256, lr=2e-3, warmup=30, ema=0.99)),
     # a GPU
     "source": Preset(training=dict(steps=20_000, batch_size=256, lr=5e-4, warmup=200, ema=0.9995)),
 }
