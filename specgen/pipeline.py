@@ -279,7 +279,7 @@ def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitG
 # %% ../nbs/30_pipeline.ipynb #cc000002
 SHIPPED = "specgen/flow-digits"  # speaks before any run
 STAGES = ("filter", "evaluator", "generator", "scores", "report")
-ESTIMATES = {"quick": (5, 4, 12, 5, 8), "small": (26, 40, 60, 25, 10), "source": (60, 300, 40_000, 300, 20)}  # seconds of one core, of the stages
+ESTIMATES = {"quick": (5, 4, 12, 5, 8), "small": (29, 47, 62, 25, 10), "source": (60, 300, 40_000, 300, 20)}  # seconds of one core, of the stages
 TRAININGS = {"filter": {"quick": 2, "small": 2, "source": 5}}  # of a stage; one where it isn't said
 
 
