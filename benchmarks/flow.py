@@ -9,7 +9,7 @@ network and seed under several guidances. Every row is scored on as many clips a
 training, and of drawing 500 latents. What was trained and measured is kept under --out; benchmarks/results/flow_sizes.csv is written from all of it.
 
 --sounds: the model that ships, as sound, under evaluation classifiers of three kinds (notebook 15), at several guidances: benchmarks/results/flow_sounds.csv.
-Its guidance is chosen by the first of them, `mel`; the other two chose nothing.
+Its guidance is chosen by the first of them, `mel`; the other two were seen before that choice was final.
 """
 import argparse
 import time
