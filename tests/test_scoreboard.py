@@ -69,7 +69,7 @@ def test_every_class_comes_as_often_and_the_first_of_each_first():
     model = FakeGenerator(wrong=0)
     tensors, noted = draw_row(scoreboard.row_of(as_model(model), 3.4), 7, len(CLASSES), seed=0)
     assert tensors["asked"].tolist() == [0, 1, 2, 0, 1, 2, 0] and len(tensors["sounds"]) == 7
-    assert noted["training_seconds"] == 3 and noted["parameters"] == 0 and noted["sample_rate"] == 8000
+    assert noted["training_cpu_seconds"] == 3 and noted["parameters"] == 0 and noted["sample_rate"] == 8000
 
 
 def as_model(fake):
