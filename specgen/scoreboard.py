@@ -105,8 +105,8 @@ def draw_row(row: Row, n: int, n_classes: int, seed: int) -> tuple[dict[str, tor
     row.draw(asked[:2], seed)  # compiles what is compiled
     start = time.process_time()
     sounds = row.draw(asked, seed).cpu()
-    noted = dict(sample_rate=row.sample_rate, parameters=row.parameters, training_cpu_seconds=round(row.seconds), cpu_seconds_a_clip=(time.process_time() - start) / n)
-    return {"sounds": sounds, "asked": asked}, noted
+    seconds = dict(training_cpu_seconds=round(row.seconds), cpu_seconds_a_clip=(time.process_time() - start) / n)
+    return {"sounds": sounds, "asked": asked}, dict(sample_rate=row.sample_rate, parameters=row.parameters, **seconds)
 
 
 def method_stage(folder: Path, method: str, task: Task, n: int) -> dict:
