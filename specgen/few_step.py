@@ -21,12 +21,12 @@ from .flow_matching import VelocityNetwork, integrate, timestep_embedding
 from .models import Model, Preset, check_labels, randn, zero_init
 from .training import TrainConfig, train
 
-# %% ../nbs/19_few_step.ipynb #f5e9adf6
+# %% ../nbs/19_few_step.ipynb #f5fd7752
 LEGS = 4  # parts of a path, whose ends are kept
 FEW_STEP_PRESETS = {
     # seconds
     "quick": Preset(training=dict(steps=150, batch_size=64, lr=2e-3, warmup=10, ema=0.98)),
-    # half a minute of one core
+    # some ten seconds of one core
     "small": Preset(training=dict(steps=400, batch_size=256, lr=2e-3, warmup=30, ema=0.99)),
     # a GPU
     "source": Preset(training=dict(steps=20_000, batch_size=256, lr=5e-4, warmup=200, ema=0.9995)),
