@@ -82,12 +82,7 @@ def bernoulli(x, y, log_scale, span):
     return x * p.log() + (1 - x) * (1 - p).log()
 
 
-def censored(x, y, log_scale, span):
-    "Gaussian around y, whose mass below the floor lies on it: what is silent may be drawn as far below as one likes (Tobin 1958)."
-    return torch.where(x <= span[0] + 1e-4, torch.special.log_ndtr((span[0] - y) * (-log_scale).exp()), gaussian(x, y, log_scale, span))
-
-
-LIKELIHOODS = {"gaussian": gaussian, "logistic": logistic, "bernoulli": bernoulli, "censored": censored}
+LIKELIHOODS = {"gaussian": gaussian, "logistic": logistic, "bernoulli": bernoulli}
 
 # %% ../nbs/22_vae.ipynb #49d7015a
 def smallest_size(shape: tuple[int, int], strides: tuple[tuple[int, int], ...]) -> tuple[int, int]:
@@ -131,7 +126,7 @@ class VAE(Model):
         latents: int = 60,  # numbers that a spectrogram becomes
         plain: bool = False,  # the source's networks: kernels of 3, no linear maps, a sigmoid at the end; else kernels two more than the strides
         scale: float | None = None,  # fixed standard deviation of the likelihood; None = learned
-        likelihood: str = "gaussian",  # of the values: gaussian, censored at the floor, logistic or bernoulli
+        likelihood: str = "gaussian",  # of the values: gaussian, logistic or bernoulli
         components: int = 0, rank: int = 0,  # of the mixture prior, for every class of its own (0 = one standard normal); of their covariances beyond diagonals
         n_classes: int = 0,  # that the prior tells apart; 0 = it knows no classes
         temperature: float = 1.0,  # factor of the prior's standard deviations, where `sample` is not told another

@@ -42,23 +42,19 @@ def test_shapes_return(shape, strides, plain):
     assert mean.shape == log_var.shape == (3, 5) and model.decode(mean).shape == (3, *shape)
 
 
-def test_censored_is_gaussian_above_the_floor_and_a_mass_on_it():
-    grid, at, log_scale = torch.linspace(-1, 6, 70_001, dtype=torch.float64), torch.tensor(-0.4, dtype=torch.float64), torch.tensor(0.1)
-    density = LIKELIHOODS["censored"](grid[1:], at, log_scale, (-1.0, 6.0)).exp()
-    mass = LIKELIHOODS["censored"](grid[:1], at, log_scale, (-1.0, 6.0)).exp()
-    assert abs(density[2:].sum() * 1e-4 + mass[0] - 1) < 1e-3
-    below = torch.tensor([-9.0, -1.0], requires_grad=True)
-    likelihood = LIKELIHOODS["censored"](torch.full((2,), -1.0), below, log_scale, (-1.0, 6.0))
-    likelihood.sum().backward()
-    assert likelihood[0] > -1e-6 and abs(below.grad[0]) < 1e-6 and below.grad[1] < -0.1
-
-
 def test_a_model_knows_its_temperature(tmp_path):
     model = built(temperature=0.5)
     assert torch.equal(model.sample(3, seed=0), model.sample(3, temperature=0.5, seed=0))
     assert not torch.equal(model.sample(3, seed=0), model.sample(3, temperature=1.0, seed=0)) and built().temperature == 1.0
     model.save_pretrained(tmp_path)
     assert VAE.from_pretrained(tmp_path).temperature == 0.5
+
+
+def test_what_is_almost_silent_is_silent():
+    z = noise(3, 4)
+    plain, silent = (built(silence_db=db).decode(z) for db in (0.0, 6.0))
+    low, margin = CONFIG["span"][0], 6 / STFT.decibels
+    assert torch.equal(silent, torch.where(plain < low + margin, low, plain)) and built().silence == 0
 
 
 @pytest.mark.parametrize("name", VAE.presets)
@@ -107,7 +103,6 @@ def test_likelihoods_prefer_the_truth_and_stay_finite(name):
 
 @pytest.mark.parametrize("prior, changes", [
     ("standard", {}), ("standard", dict(beta=None)), ("standard", dict(likelihood="bernoulli")), ("standard", dict(likelihood="logistic")),
-    ("conditional", dict(likelihood="censored")),
     ("mixture", dict(components=3, rank=1)), ("mixture", dict(components=3, clusters=False)), ("conditional", dict(components=2)),
 ])
 def test_a_model_of_any_kind_trains_and_the_same_seed_gives_the_same(prior, changes):
