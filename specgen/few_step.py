@@ -113,7 +113,7 @@ class StepNetwork(VelocityNetwork):
         "(N, 6, 64), (N,), (N,), (N,) -> (N, 6, 64)"
         return super().forward(x, t, (labels, torch.zeros_like(t) if length is None else length))
 
-# %% ../nbs/19_few_step.ipynb #f500a179
+# %% ../nbs/19_few_step.ipynb #f55428ca
 @patch(cls_method=True)
 def begin(cls: StepNetwork, teacher: VelocityNetwork) -> StepNetwork:
     "A copy of a flow, whatever the length it is told."
@@ -134,7 +134,7 @@ def for_steps(self: StepNetwork, steps: int) -> VelocityNetwork:
     model.load_state_dict({name: w for name, w in weights.items() if not name.startswith("classes.lengths")})
     return model.to(self.device).eval()
 
-
+# %% ../nbs/19_few_step.ipynb #f52dd8a0
 @patch
 def sample(
     self: StepNetwork,
