@@ -63,8 +63,8 @@ score.kept = {}
 def ceiling(args):
     "Real held-out clips to spectrograms and back."
     blunt = LogMel(sample_rate=16000, n_fft=1024, hop_length=160, n_mels=128, power=1.0)
-    esc = {"FFT 1,024, standardised": (blunt, 60.0, True), "FFT 512, one scale": (SHARP, None, False), "FFT 512, 60 dB": (replace(SHARP, floor=1e-3), None, False),
-           "FFT 512, standardised": (replace(SHARP, floor=1e-5), 60.0, True)}
+    esc = {"FFT 1,024, standardised": (blunt, 60.0, True), "FFT 512, one scale": (SHARP, None, False),
+           "FFT 512, 60 dB": (replace(SHARP, floor=1e-3), None, False), "FFT 512, standardised": (replace(SHARP, floor=1e-5), 60.0, True)}
     words = {"standardised": (MELS_8K, 60.0, True), "one scale": (MELS_8K, 60.0, False)}
     for name, kinds, n_frames in (("esc10", esc, 512), ("fsdd", words, 64)):
         recordings, sounds, evaluator = listeners(name, args)
