@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from specgen import flow_matching
 from specgen.autoencoder import Autoencoder
 from specgen.core import read_json, write_json, write_table
 from specgen.datasets import load_recordings
@@ -38,12 +41,54 @@ NETWORKS = {  # settings of the network, of its training, and the loss
     "unet 64-128-192, embedding 768": (dict(network="unet", size=dict(channels=(64, 128, 192)), embedding=768), dict(steps=600, ema=0.99, **FAST), {}),
     "unet 32-64-128": (dict(network="unet", size=dict(channels=(32, 64, 128)), embedding=128), dict(steps=600, ema=0.99, **FAST), {}),
     "mlp 768": (dict(size=dict(width=768, hidden=1536, depth=4), embedding=192), dict(steps=1000, ema=0.995, lr=1e-3, warmup=30), {}),
+    "tokens": (dict(network="tokens", size=dict(width=192, depth=4)), dict(steps=600, ema=0.99, **FAST), {}),
     "mlp, 600 steps": (MLP, dict(steps=600, ema=0.99, **FAST), {}),
     "mlp, stratified times": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(times="stratified")),
     "mlp, logit-normal times": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(times="logit-normal")),
     "mlp, guidance in the target": (MLP, dict(steps=3000, ema=0.998, **FAST), dict(inside=0.25)),
 }
 GUIDANCES = (1.0, 1.25, 1.5)
+
+
+class TokenBlock(nn.Module):
+    "Self-attention and two linear layers, scaled and shifted by time and class (Peebles & Xie 2023): (N, tokens, width) -> the same."
+
+    def __init__(self, width, embedding, heads=4):
+        super().__init__()
+        self.film, self.heads = nn.Linear(embedding, 6 * width), heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x, e):
+        a, b, c, d, f, g = self.film(e)[:, None].chunk(6, 2)
+        h = F.layer_norm(x, x.shape[2:]) * (1 + a) + b
+        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + c * self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        h = F.layer_norm(x, x.shape[2:]) * (1 + d) + f
+        return x + g * self.down(F.gelu(self.up(h)))
+
+
+class Tokens(nn.Module):
+    "Latents (N, 6, 64) and embeddings (N, embedding) of time and class -> velocities, by attention between 16 patches of 6 x 4."
+
+    def __init__(self, shape, embedding, width, depth):
+        super().__init__()
+        self.grid, self.first, self.last = shape[1] // 4, nn.Linear(4 * shape[0], width), nn.Linear(width, 4 * shape[0])
+        self.place = nn.Parameter(0.02 * torch.randn(self.grid, width))
+        self.blocks = nn.ModuleList(TokenBlock(width, embedding) for _ in range(depth))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x, e):
+        h = self.first(x.unflatten(2, (self.grid, 4)).transpose(1, 2).flatten(2)) + self.place
+        for block in self.blocks:
+            h = block(h, e)
+        return self.last(F.layer_norm(h, h.shape[2:])).unflatten(2, (-1, 4)).transpose(1, 2).flatten(2)
+
+
+flow_matching.NETWORKS["tokens"] = Tokens
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     python benchmarks/vocoder.py --voices [--threads 1]          # remakes results/vocoder_voices.csv, about ten minutes of one core
     python benchmarks/vocoder.py [--threads 1]                   # the digits' vocoder beside phase retrieval
+    python benchmarks/vocoder.py --voices --models A,B           # prints the same rows for saved vocoders
     python benchmarks/vocoder.py --train FOLDER --preset small   # or speech16k, speech22k: into FOLDER/model
 
 Needs the packages of `pip install specgen[vocoder]` and, where `SPECGEN_DATA` points, FSDD (or a network) for the digits; `librispeech/` (one flac for each
@@ -34,6 +35,7 @@ from specgen.vocoder import PUBLISHED, HiFiGAN, HiFiGANGenerator, speech_scores
 
 DATA, RESULTS = Path(os.environ.get("SPECGEN_DATA", "data")), Path(__file__).parent / "results"
 SECONDS = 3  # of every voice
+SHIPPED = ("specgen/vocoder-speech22k", "specgen/vocoder-speech16k")
 
 
 def methods(vocoder):
@@ -177,7 +179,7 @@ def speeds(rows, mels, waves, repeats=3):
     return {name: sum(map(len, waves)) / mels.sample_rate / statistics.median(s[1:]) for name, s in seconds.items()}
 
 
-def voices(names=("specgen/vocoder-speech22k", "specgen/vocoder-speech16k")):
+def voices(names):
     "Every method on every corpus: rows of results/vocoder_voices.csv."
     table, v3 = [], HiFiGAN.from_pretrained(DATA / "hifigan_v3")
     for name in names:
@@ -200,7 +202,7 @@ def voices(names=("specgen/vocoder-speech22k", "specgen/vocoder-speech16k")):
     return table
 
 
-def train(preset, folder):
+def train(preset, folder, seed):
     "Train a vocoder that ships: on FSDD's training recordings but take 5, or on LibriSpeech's training speakers."
     mels = Representation.from_dict(SpectralVocoder.preset(preset).dataset["representation"])
     if preset == "small":
@@ -215,7 +217,7 @@ def train(preset, folder):
         named = {"corpus": "LibriSpeech train-clean-100", "speakers": [*map(speaker, parts["training"])], "validation": [*map(speaker, parts["validation"])]}
     dataset = WaveformDataset(waves, mels, torch.tensor(held), named)
     dataset.representation = mels.fit(dataset.train.waveforms)
-    SpectralVocoder.fit(dataset, preset=preset, out=folder).half().save_pretrained(folder / "model")
+    SpectralVocoder.fit(dataset, preset=preset, seed=seed, out=folder).half().save_pretrained(folder / "model")
 
 
 def digits():
@@ -234,12 +236,16 @@ if __name__ == "__main__":
     parser.add_argument("--voices", action="store_true", help="the table of unseen voices")
     parser.add_argument("--train", metavar="FOLDER", type=Path, help="train a vocoder that ships, into FOLDER/model")
     parser.add_argument("--preset", default="small", help="of --train: small (digits), speech16k or speech22k")
+    parser.add_argument("--seed", type=int, default=0, help="of --train")
+    parser.add_argument("--models", type=lambda text: text.split(","), help="saved vocoders for --voices, with commas between; without it those that ship")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print(machine())
     if given.train:
-        train(given.preset, given.train)
+        train(given.preset, given.train, given.seed)
+    elif given.models:
+        voices(given.models)
     elif given.voices:
-        write_table(RESULTS / "vocoder_voices.csv", voices())
+        write_table(RESULTS / "vocoder_voices.csv", voices(SHIPPED))
     else:
         digits()

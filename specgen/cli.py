@@ -387,7 +387,7 @@ def vae_interpolate(
 # %% ../nbs/32_cli.ipynb #5c02e002
 def commas(text: str) -> tuple[str, ...]:
     "The words between commas."
-    return tuple(word for word in text.split(",") if word)
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @app.command(rich_help_panel="Generation")

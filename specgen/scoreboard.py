@@ -20,13 +20,15 @@ import torch
 from safetensors.torch import load_file
 
 # %% ../nbs/31_scoreboard.ipynb #d1594fa1
+from .autoencoder import Autoencoder
 from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, on_main, read_json, safe_name, write_table
 from .datasets import AudioDataset, load_recordings
 from .evaluation import choose_clips
 from .few_step import distill, flow_paths
+from .flow_matching import VelocityNetwork
 from .gan import GAN
 from .models import Model
-from .pipeline import DigitGenerator, save_tensors
+from .pipeline import DigitGenerator, augmented, save_tensors
 from .report import audio_tag
 from .sound_evaluation import SoundDataset, SoundEvaluator
 from .spectrogram import LogSTFT
@@ -82,6 +84,19 @@ def flow_rows(task: Task, out: Path) -> dict[str, Row]:
     return {"flow, 50 evaluations": row_of(model, seconds, steps=50), **{f"flow, {k} evaluation{'s' * (k > 1)}": row_of(m, more) for k, m in few.items()}}
 
 
+def unet_rows(task: Task, out: Path) -> dict[str, Row]:
+    "Flow matching with the source's U-Net, in the latents of the same autoencoder."
+    dataset = DigitGenerator.prepare(task.recordings, preset=task.preset, **task.split)
+    data, size, start = augmented(dataset), VelocityNetwork.preset("source"), time.process_time()
+    autoencoder, known = Autoencoder.fit(data, preset=task.preset, seed=task.seed + 2, out=out / "autoencoder", **task.how), data.train
+    epochs = 1 if task.preset == "quick" else 20
+    size = size.changed(training=dict(steps=epochs * math.ceil(len(known) / size.training["batch_size"]), warmup=50, ema=0.99))
+    how = dict(n_classes=len(dataset.classes), preset=size, seed=task.seed + 3, out=out / "flow", **task.how)
+    flow = VelocityNetwork.fit(autoencoder.encode(known.spectrograms), known.labels, **how)
+    model = DigitGenerator.join(flow, autoencoder, dataset, **DigitGenerator.preset("source").model)
+    return {"flow, the source's U-Net": row_of(model, time.process_time() - start)}
+
+# %% ../nbs/31_scoreboard.ipynb #7d2e61a0
 def gan_rows(task: Task, out: Path) -> dict[str, Row]:
     model, _, seconds = task.fit(GAN, out / "gan")
     return {"GAN": row_of(model, seconds)}
@@ -99,7 +114,7 @@ def mixture_rows(task: Task, out: Path) -> dict[str, Row]:
     return {"mixture VAE": row_of(model, seconds)._replace(draw=lambda labels, seed: sounds_of(model, len(labels), seed))}
 
 
-METHODS = {"flow": flow_rows, "gan": gan_rows, "vae": vae_rows, "mixture": mixture_rows}
+METHODS = {"flow": flow_rows, "unet": unet_rows, "gan": gan_rows, "vae": vae_rows, "mixture": mixture_rows}
 
 # %% ../nbs/31_scoreboard.ipynb #ea505d67
 def draw_row(row: Row, n: int, n_classes: int, seed: int) -> tuple[dict[str, torch.Tensor], dict]:

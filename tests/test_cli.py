@@ -7,7 +7,7 @@ import pytest
 import torch
 import typer
 
-from specgen.cli import app, main, renamed
+from specgen.cli import app, commas, main, renamed
 
 
 def does(capsys, *words) -> list[str]:
@@ -38,6 +38,10 @@ def commands() -> dict[str, dict]:
 
     walk(typer.main.get_command(app), [])
     return found
+
+
+def test_spaces_around_commas_belong_to_no_word():
+    assert commas("theo, george ,") == ("theo", "george") and commas("") == ()
 
 
 # the same words everywhere

@@ -8,7 +8,8 @@ from fakes import CLASSES, FakeGenerator
 from specgen import scoreboard
 from specgen.audio import write_audio
 from specgen.core import SpecgenError, read_table
-from specgen.scoreboard import METHODS, UNASKED, Row, draw_row, score_generators, score_lines, summarise
+from specgen.datasets import load_recordings
+from specgen.scoreboard import METHODS, UNASKED, Row, Task, draw_row, score_generators, score_lines, summarise
 from specgen.sound_evaluation import SoundClassifier
 
 
@@ -75,6 +76,13 @@ def test_every_class_comes_as_often_and_the_first_of_each_first():
 def as_model(fake):
     fake.parameters = lambda: []
     return fake
+
+
+def test_the_sources_network_has_the_sources_size(words, tmp_path):
+    task = Task(load_recordings(words), dict(by="official"), "quick", 0, dict(device="cpu", precision="fp32", progress=False))
+    (name, row), = scoreboard.unet_rows(task, tmp_path).items()
+    sounds = row.draw(torch.tensor([0, 2]), 0)
+    assert "U-Net" in name and row.parameters > 6e6 and len(sounds) == 2 and sounds.isfinite().all()
 
 
 def test_mean_and_spread_over_seeds():
