@@ -1,4 +1,4 @@
-"What every benchmark needs: the machine's name, and a median time."
+"What several benchmarks need: the machine's name, a median time, means over seeds."
 import os
 import platform
 import statistics
@@ -25,3 +25,15 @@ def median_seconds(work, repeats=7):
         work()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
+
+
+def seed_means(runs, scores=("label_accuracy", "frechet_distance")):
+    "Rows of presets, seeds and classifiers -> a row of each preset and classifier: mean and standard deviation of the scores over the seeds."
+    groups = {}
+    for run in runs:
+        groups.setdefault((run["preset"], run["classifier"]), []).append(run)
+    rows = []
+    for (preset, kind), own in groups.items():
+        spread = {f"{key}{name}": f([run[key] for run in own]) for key in scores for name, f in (("", statistics.mean), ("_spread", statistics.stdev))}
+        rows.append({"preset": preset, "classifier": kind, "seeds": len(own), "n": own[0]["n"], **spread})
+    return rows

@@ -10,12 +10,13 @@ every step but one, three seeds each. `speech` trains on HiFi-GAN's 80 mels and 
 there; tables go to results/gan_*.csv.
 """
 import argparse
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+
+from common import seed_means
 
 from specgen.audio import peak_normalize
 from specgen.core import read_json, write_json, write_table
@@ -128,13 +129,7 @@ def left_out(args):
                 heard = drawn(trained("fsdd", preset, folder, args, seed), sounds, args.tuning, seed)
                 write_json(kept, evaluator.score(heard, reference=sounds))
             runs += [{"preset": title, "seed": seed, "classifier": kind, **{key: row[key] for key in COLUMNS[:5]}} for kind, row in read_json(kept).items()]
-    rows = []
-    for title in presets:
-        for kind in evaluator.classifiers:
-            own = [run for run in runs if (run["preset"], run["classifier"]) == (title, kind)]
-            spread = {f"{key}{name}": f([run[key] for run in own]) for key in ("label_accuracy", "frechet_distance")
-                      for name, f in (("", statistics.mean), ("_spread", statistics.stdev))}
-            rows.append({"preset": title, "classifier": kind, "seeds": len(own), "n": own[0]["n"], **spread})
+    rows = seed_means(runs)
     write_table(RESULTS / "gan_left_out.csv", rows)
     for row in rows:
         print(*(f"{v:.3f}" if isinstance(v, float) else f"{v!s:28}" for v in row.values()))

@@ -9,7 +9,8 @@ spectrograms'; of 1,000 samples how many the evaluation classifier is sure of (p
 Fréchet distance and diversity. `unseen` is trained without one speaker and measured on all of that speaker's clips (the evaluation classifier has trained on
 most of them). `--heard` scores the conditional model's sounds instead, written to 16-bit wavs and read again, by the classifiers of
 `specgen.sound_evaluation`: with and without silence where it is almost silent, at temperature 1 and at the largest one at which the first classifier
-hears 98 % of other samples rightly; the table goes to results/vae_sounds.csv. `--shipped` takes the shipped model for it. Trainings and scores are kept under
+hears 98 % of other samples rightly; the table goes to results/vae_sounds.csv. `--shipped` takes the shipped model for it. `--left_out` draws from three
+trainings of it with silence and the lower temperature, and with one of them left out: results/vae_left_out.csv. Trainings and scores are kept under
 --out and taken up again from there; so the same command, stopped and started, ends with the whole table.
 Seconds are of this process's CPU time.
 """
@@ -20,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+
+from common import seed_means
 
 from specgen.core import read_json, write_json, write_table
 from specgen.datasets import load_recordings
@@ -40,7 +43,7 @@ MODELS = {
     "2 components from zero, bernoulli": dict(prior="mixture", components=2, rank=0, likelihood="bernoulli", clusters=False),
     "10 components from zero": dict(prior="mixture", components=10, rank=0, clusters=False),
 }
-UNSEEN = "theo"
+UNSEEN, RESULTS = "theo", Path(__file__).parent / "results"
 
 
 def real_row(data, evaluator):
@@ -81,14 +84,24 @@ SOUND_COLUMNS = ("name", "classifier", "n", "label_accuracy", "frechet_distance"
                  "classes", "voices", "peak", "level", "silence")
 
 
+def listeners(args):
+    "Recordings, the same as they are heard, and the evaluation classifiers that learnt from their training clips."
+    recordings = load_recordings("fsdd")
+    sounds = SoundDataset.prepare(recordings)
+    return recordings, sounds, SoundEvaluator.fit(sounds, out=args.out / "evaluator_sounds", progress=args.progress)
+
+
+def conditional(recordings, args, seed):
+    "The conditional model of a seed, trained or taken up."
+    folder, how = args.out / f"{args.preset}_conditional_{seed}", dict(preset=args.preset, seed=seed, progress=args.progress, prior="conditional")
+    return VAE.fit(VAE.prepare(recordings, preset=args.preset), out=folder / "training", **how)
+
+
 def heard(args):
     "What evaluation classifiers of sounds hear in what the conditional model draws."
-    recordings, path = load_recordings("fsdd"), Path(__file__).parent / "results" / "vae_sounds.csv"
-    sounds = SoundDataset.prepare(recordings)
-    evaluator = SoundEvaluator.fit(sounds, out=args.out / "evaluator_sounds", progress=args.progress)
-    kind, folder = next(iter(evaluator.classifiers)), args.out / f"{args.preset}_conditional_{args.seed}"
-    model = VAE.from_pretrained("specgen/vae-digits") if args.shipped else VAE.fit(
-        VAE.prepare(recordings, preset=args.preset), preset=args.preset, seed=args.seed, out=folder / "training", progress=args.progress, prior="conditional")
+    recordings, sounds, evaluator = listeners(args)
+    kind = next(iter(evaluator.classifiers))
+    model = VAE.from_pretrained("specgen/vae-digits") if args.shipped else conditional(recordings, args, args.seed)
 
     def drawn(n, temperature, seed):
         asked = torch.arange(n) % len(sounds.classes)
@@ -103,7 +116,24 @@ def heard(args):
     model.silence = 0.0
     rows["without silence, temperature 1"] = drawn(n, 1.0, args.seed)
     model.silence = silence
-    write_table(path, [{key: row[key] for key in SOUND_COLUMNS} for row in evaluator.score_table(rows, sounds)])
+    write_table(RESULTS / "vae_sounds.csv", [{key: row[key] for key in SOUND_COLUMNS} for row in evaluator.score_table(rows, sounds)])
+
+
+def left_out(args):
+    "What each step of drawing is worth: all of them, and all but one, from three trainings."
+    recordings, sounds, evaluator = listeners(args)
+    runs, asked = [], torch.arange(len(sounds.test)) % len(sounds.classes)
+    for seed in range(3):
+        model = conditional(recordings, args, seed)
+        silence, low = model.silence, model.temperature
+        steps = {"all steps": (silence, low), "without silence": (0.0, low), "without lower temperature": (silence, 1.0)}
+        for title, (model.silence, temperature) in steps.items():
+            made = sounds.hear(model.to_audio(model.sample(asked, temperature=temperature, seed=seed)), asked, model.representation.sample_rate)
+            runs += [{"preset": title, "seed": seed, "classifier": kind, **row} for kind, row in evaluator.score(made, reference=sounds).items()]
+    rows = seed_means(runs)
+    write_table(RESULTS / "vae_left_out.csv", rows)
+    for row in rows:
+        print(*(f"{v:.3f}" if isinstance(v, float) else f"{v!s:28}" for v in row.values()))
 
 
 COLUMNS = ["model", "beta", "kl", "bits", "error", "active", "recon_accuracy", "heard", "heard_zero", "convergence", "convergence_zero", "confidence",
@@ -117,8 +147,8 @@ def show(row):
 
 
 def main(args):
-    if args.heard:
-        return heard(args)
+    if args.heard or args.left_out:
+        return heard(args) if args.heard else left_out(args)
     data = VAE.prepare(load_recordings("fsdd"), preset=args.preset)
     unseen = replace(data, is_test=torch.tensor([speaker == UNSEEN for speaker in data.speakers]))
     evaluator = Evaluator.fit(data, seed=args.seed, out=args.out / "evaluator", progress=args.progress)
@@ -137,6 +167,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"which, with commas between: {', '.join(MODELS)}")
     parser.add_argument("--preset", default="small", choices=["quick", "small", "source"])
     parser.add_argument("--heard", action="store_true", help="score the conditional model's sounds")
+    parser.add_argument("--left_out", action="store_true", help="score its sounds with one step of drawing left out")
     parser.add_argument("--shipped", action="store_true", help="the shipped model's")
     parser.add_argument("--tuning", type=int, default=200, help="samples that temperatures are tried with")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples; 1 is the prior itself")
