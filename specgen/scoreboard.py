@@ -197,17 +197,34 @@ PUBLISHED = [  # FID, IS, modified IS and AM on SC09, of the papers' own classif
 ]
 
 # %% ../nbs/31_scoreboard.ipynb #99d4db3d
-def page_rows(table: list[dict]) -> list[dict]:
-    "The table as texts: mean ± spread."
-    def text(row, score, digits):
-        mean, spread = row[score], row[f"{score}_spread"]
-        return "" if math.isnan(mean) else f"{mean:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
+DIGITS = dict(zip(SCORES, (3, 2, 3, 2, 2, 2, 1, 1, 1, 1, 2, 4, 0, 0), strict=True))  # behind the point
+COMMON = ("memorisation", "voices", "cpu_seconds_a_clip", "parameters", "training_cpu_seconds")  # as the first classifier has them
 
-    digits = dict(zip(SCORES, (3, 2, 3, 2, 2, 2, 1, 1, 1, 1, 2, 4, 0, 0), strict=True))
-    head = ["split", "row", "classifier", "seeds", "N", *(score.replace("_", " ") for score in SCORES), "rank"]
-    body = [[*(row[key] for key in ("split", "name", "classifier", "seeds", "n")), *(text(row, *score) for score in digits.items()),
-             "" if math.isnan(row["rank"]) else int(row["rank"])] for row in table]
-    return dict(head=head, rows=body)
+
+def page_cell(row: dict, score: str, spread: bool = True) -> str:
+    "Mean ± spread as text; empty where there is none."
+    mean, deviation, places = row[score], row[f"{score}_spread"], DIGITS[score]
+    return "" if math.isnan(mean) else f"{mean:.{places}f}" + (f" ± {deviation:.{places}f}" if spread and deviation > 0 else "")
+
+
+def page_split(table: list[dict], split: str) -> dict:
+    "One split's table: a line for each row, with accuracy, Fréchet distance and rank under every classifier."
+    names, kinds = (list(dict.fromkeys(row[key] for row in table if row["split"] == split)) for key in ("name", "classifier"))
+    own = {(row["name"], row["classifier"]): row for row in table if row["split"] == split}
+    lines = []
+    for name in names:
+        by_kind = [own[name, kind] for kind in kinds]
+        cells = [cell for row in by_kind for cell in (page_cell(row, "label_accuracy"), page_cell(row, "frechet_distance"),
+                                                      "" if math.isnan(row["rank"]) else int(row["rank"]))]
+        lines.append([name, *cells, *(page_cell(by_kind[0], score, spread=False) for score in COMMON)])
+    first = own[names[0], kinds[0]]
+    return dict(name=split, kinds=kinds, common=[score.replace("_", " ") for score in COMMON], rows=lines, n=first["n"], seeds=first["seeds"])
+
+# %% ../nbs/31_scoreboard.ipynb #99d4db3e
+def page_rows(table: list[dict]) -> dict:
+    "Every score of every row."
+    head = ["split", "row", "classifier", *(score.replace("_", " ") for score in SCORES)]
+    return dict(head=head, rows=[[*(row[key] for key in ("split", "name", "classifier")), *(page_cell(row, score) for score in SCORES)] for row in table])
 
 # %% ../nbs/31_scoreboard.ipynb #c97bdd12
 def players(run: RunFolder, classes: list[str], methods: tuple[str, ...], seed: int) -> list[tuple[str, list]]:
@@ -227,7 +244,9 @@ def write_page(run: RunFolder, classes: list[str], table: list[dict], methods: t
     write_table(run.path / "scoreboard.csv", table)
     source = (resources.files("specgen") / "scoreboard.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    page = template.render(classes=classes, players=players(run, classes, methods, seed), scores=page_rows(table), published=PUBLISHED, settings=run.settings)
+    splits = [page_split(table, split) for split in dict.fromkeys(row["split"] for row in table)]
+    heard, scores = players(run, classes, methods, seed), page_rows(table)
+    page = template.render(classes=classes, players=heard, splits=splits, scores=scores, published=PUBLISHED, settings=run.settings)
     with atomic(run.path / "scoreboard.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return {}
