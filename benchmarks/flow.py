@@ -146,7 +146,9 @@ def trained(settings, training, loss, latents, n_classes, seed, folder):
     model = VelocityNetwork(n_classes, **settings)
     config = TrainConfig(batch_size=128, seed=seed, checkpoint_every=500, **training)
     train(model, latents, Variant(n_classes, **loss).loss, config, out=folder, progress=False)
-    return model, round(time.process_time() - start, 1)
+    if not (folder / "seconds.json").is_file():  # else it was trained before, and only read now
+        write_json(folder / "seconds.json", round(time.process_time() - start, 1))
+    return model, read_json(folder / "seconds.json")
 
 
 def network_rows(name, title, seed, parts, out):
