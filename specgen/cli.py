@@ -398,6 +398,7 @@ def score(
     out: Annotated[Path, typer.Option(help="Folder for scoreboard.csv, scoreboard.html and every training.")] = Path("runs/scoreboard"),
     seeds: Annotated[str, typer.Option(help="Of the trainings, with commas between.")] = "0,1,2",
     speakers: Annotated[str, typer.Option(help="To be left out, each for a table of their own, with commas between.")] = "",
+    methods: Annotated[str, typer.Option(help="Some of flow, unet (the source's network), gan, vae, mixture.")] = "flow,gan,vae,mixture",
     n: Annotated[int, typer.Option("--sounds", min=2, help="Sounds of every row.")] = 300,
     device: Device = None,
     precision: Precision = "auto",
@@ -406,7 +407,7 @@ def score(
     from specgen.scoreboard import score_generators, score_lines
 
     how = dict(root=root, out=out, preset=preset, n=n, device=device, precision=precision)
-    table = score_generators(dataset, seeds=whole_numbers(seeds, "--seeds"), speakers=commas(speakers), **how)
+    table = score_generators(dataset, seeds=whole_numbers(seeds, "--seeds"), speakers=commas(speakers), methods=commas(methods), **how)
     for split in dict.fromkeys(row["split"] for row in table):
         typer.echo(f"{split}\n{score_lines(table, split)}")
     typer.echo(out / "scoreboard.html")

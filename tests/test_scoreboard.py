@@ -53,7 +53,7 @@ def test_one_table_and_a_page(methods, words, tmp_path):
     assert all(row["n"] == 6 and row["seeds"] == 2 for row in table)
     assert math.isnan(rows[UNASKED[0], "mel"]["label_accuracy"]) and not math.isnan(rows["tones", "mel"]["label_accuracy"])
     assert math.isnan(rows["held-out recordings", "mel"]["rank"]) and {rows["tones", "mel"]["rank"], rows[UNASKED[0], "mel"]["rank"]} <= {1, 2}
-    assert len(read_table(tmp_path / "scoreboard.csv")) == len(table) and "tones" in score_lines(table, "takes")
+    assert len(read_table(tmp_path / "scoreboard.csv")) == len(table) and "tones" in (lines := score_lines(table, "takes")) and "nan" not in lines
     page = (tmp_path / "scoreboard.html").read_text()
     assert page.count("<audio") == 9 and "none of the" in page
     score_generators(words, **how)
