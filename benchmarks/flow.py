@@ -207,7 +207,7 @@ def main(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=lambda text: text.split(","), default=["digits", "fsdd"], help="datasets, with commas between")
+    parser.add_argument("--data", type=lambda text: text.split(","), default=["fsdd"], help="datasets, with commas between")
     parser.add_argument("--only", type=lambda text: text.split("; "), help=f"which, with '; ' between: {'; '.join(NETWORKS)}")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2], help="with commas between")
     parser.add_argument("--out", type=Path, default=Path("runs/flow"), help="where everything is kept")
