@@ -153,7 +153,7 @@ def speech(args):
 
 
 def ear(args):
-    "What the transformer names: recordings that it never met, and what the shipped model draws, and one before."
+    "What the transformer names: recordings that it never met, and sounds of the shipped model and of one before."
     listener, recordings = AST.from_pretrained("specgen/ast-esc10"), load_recordings("esc10")
     held = recordings.subset(recordings.split("fold", test=1)[1])
     rows = {"real, fold 1": (held.waveforms(16000), held.labels)}
@@ -165,7 +165,7 @@ def ear(args):
     table = []
     for title, (sounds, labels) in rows.items():
         with tempfile.TemporaryDirectory() as folder:
-            files = [write_audio(Path(folder) / f"{i}.wav", x / x.abs().max().clamp(min=1), 16000) for i, x in enumerate(sounds)]
+            files = [write_audio(Path(folder) / f"{i}.wav", full_scale(x), 16000) for i, x in enumerate(sounds)]
             named = [row["classes"][0] for row in listener.predict_files(files)]
         right = [name == recordings.classes[k] for name, k in zip(named, labels.tolist(), strict=True)]
         table.append({"name": title, "classifier": "ast", "n": len(right), "label_accuracy": sum(right) / len(right)})

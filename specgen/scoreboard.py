@@ -262,13 +262,17 @@ def train_evaluator(sounds: SoundDataset, folder: Path, preset: str, fit: dict) 
     return {"accuracy": evaluator.accuracy}
 
 
-def checked_words(dataset: str | Path, root, methods: tuple[str, ...], progress: bool) -> AudioDataset:
-    "The recordings. Raises `SpecgenError` for unknown methods, and for recordings that aren't words."
+def checked_words(dataset: str | Path, root, methods: tuple[str, ...], seeds: tuple[int, ...], speakers: tuple[str, ...], progress: bool) -> AudioDataset:
+    "The recordings. Raises `SpecgenError` for no or unknown methods, no seeds, unknown speakers, and for recordings that aren't words."
+    if not (methods and seeds):
+        raise SpecgenError(f"{len(methods)} methods, {len(seeds)} seeds: give at least one of each; methods are {', '.join(METHODS)}")
     for method in methods:
         choose("method", method, METHODS)
     recordings = load_recordings(dataset, root, progress=progress)
     if recordings.domain != "words":
         raise SpecgenError(f"dataset '{dataset}': holds sounds, and these generators draw words; give fsdd, audiomnist or a folder of words")
+    for speaker in speakers:
+        recordings.split("speaker", test=speaker)  # refuses one who isn't there now, not after hours
     return recordings
 
 # %% ../nbs/31_scoreboard.ipynb #4f70cabd
@@ -305,8 +309,8 @@ def score_generators(
     precision: str = "auto",  # of the trainings
     progress: bool = True,
 ) -> list[dict]:  # the rows of scoreboard.csv
-    "Train every generator of words and score its sounds. Raises `SpecgenError` for unknown methods, other recordings than words, a folder of another run."
-    recordings = checked_words(dataset, root, methods, progress)
+    "Train every generator of words and score its sounds. Raises `SpecgenError` for unknown methods and speakers, other recordings than words."
+    recordings = checked_words(dataset, root, methods, seeds, speakers, progress)
     how = dict(preset=preset, device=default_device(device), precision=precision, progress=progress)
     settings = dict(dataset=str(dataset), preset=preset, seeds=list(seeds), speakers=list(speakers), n=n, methods=list(methods), precision=precision)
     code, stages = code_digest(SoundEvaluator, *METHODS.values()), 2 + len(speakers) + (len(seeds) + len(speakers)) * len(methods)

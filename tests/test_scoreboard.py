@@ -60,9 +60,12 @@ def test_one_table_and_a_page(methods, words, tmp_path):
     assert methods == [(None, 0), (None, 1)]  # nothing is trained again
 
 
-def test_what_cannot_be_scored(tmp_path):
-    with pytest.raises(SpecgenError, match="method"):
-        score_generators("digits", methods=("nobody",), out=tmp_path / "a")
+@pytest.mark.parametrize(("how", "message"), [
+    (dict(methods=("nobody",)), "method"), (dict(methods=()), "at least one"), (dict(seeds=()), "at least one"), (dict(speakers=("nobody",)), "no speaker"),
+])
+def test_what_cannot_be_scored_is_told_before_anything_is_trained(how, message, tmp_path):
+    with pytest.raises(SpecgenError, match=message):
+        score_generators("digits", out=tmp_path / "a", preset="quick", **how)
     assert not (tmp_path / "a").exists()
 
 
