@@ -438,7 +438,8 @@ def run_part(name, options, names, whole):
     sounds, unseen = split([middle(y, 64000) for y in whole])
     each, shown, found = [], {}, {}
     if name == "frames":
-        rows, shown = run_frames(name, sounds, unseen, options.updates, options.out)
+        parts = [[y - y.mean() for y in part] for part in (sounds, unseen)]  # an offset makes pauses too easy
+        rows, shown = run_frames(name, *parts, options.updates, options.out)
     elif name == "others":
         rows, found = run_others(unseen)
     elif name in ("affine", "seconds"):

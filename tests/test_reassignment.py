@@ -1,5 +1,8 @@
 "The reassigned spectrogram and the networks: librosa's own numbers, batches, devices of clips, odd input, the source's layers."
 
+import importlib.util
+from pathlib import Path
+
 import librosa
 import numpy as np
 import pytest
@@ -89,6 +92,57 @@ def test_source_networks_layer_by_layer():
     }
     for net, layers in recorded.items():
         assert str(net().layers) == str(Sequential(*layers))
+
+
+def test_source_networks_on_a_sound():
+    "Hertz, seconds and magnitudes as they come, under the source's options: a second in, all but the samples of the last hop out."
+    options, y = dict(fill_nan=True, clip=False, pad_mode="wrap"), sound(16000)
+    for kind, arrange, center, shape, samples in (
+        (StackedNet, stack_features, True, (1, 1, 123, 801), 16000),
+        (UnrolledNet, unroll_features, False, (1, 1, 3, 20 * 796 + 41), 15960),
+        (DeeperUnrolledNet, unroll_features, False, (1, 1, 3, 20 * 796 + 41), 15960),
+    ):
+        parts = reassigned_spectrogram(y[None], **SETTINGS, **options, center=center)
+        x, net = arrange(*parts).float(), kind()
+        assert x.shape == shape and x.max() > 8000 and net(x).shape == (1, samples)
+        steps = net.layers(x).shape
+        assert steps == (1, 20, 1, samples // 20)
+        assert torch.equal(net.eval()(x)[0], torch.swapaxes(net.layers(x).squeeze(), 0, 1).flatten())  # 20 samples a step
+
+
+def benchmark():
+    path = Path(__file__).parents[1] / "benchmarks" / "reassignment_networks.py"
+    spec = importlib.util.spec_from_file_location("reassignment_networks", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_source_recipe_in_the_benchmark():
+    "Batch normalisation sees one clip at a time, the weights change after 128; no speaker is on both sides."
+    bench, net = benchmark(), UnrolledNet()
+    clips = [bench.example(torch.from_numpy(sound(400, s))[None].float(), unroll_features, False) for s in range(3)]
+    before = net.layers[0].weight.detach().clone()
+    for update, loss in bench.fit(net, clips, bench.NETWORKS["unrolled"], 2, 1):
+        assert net.layers[2].num_batches_tracked == 128 * update and loss > 0
+    assert not torch.equal(before, net.layers[0].weight)
+    recipes = [bench.NETWORKS[name] for name in ("stacked", "unrolled", "deeper")]
+    assert [(r.kind, r.dropout, r.center, r.passes) for r in recipes] == [
+        (StackedNet, 0.3, True, 128), (UnrolledNet, 0.3, False, 128), (DeeperUnrolledNet, 0.8, False, 128)]
+    trained, unseen = bench.split(range(251))
+    assert len(trained) == 200 and len(unseen) == 51 and not set(trained) & set(unseen)
+
+
+def test_best_affine_map_of_the_benchmark():
+    "What is an affine function of the features is found to the last digit; noise stays noise on clips that were not fitted."
+    bench, net = benchmark(), UnrolledNet().double().eval()
+    clips = [bench.example(torch.from_numpy(sound(4000, s))[None].float(), unroll_features, False)[0] for s in range(4)]
+    with torch.no_grad():
+        made = [(x, net(x.double())) for x in clips]
+    assert max(bench.best_affine(net, made[:2], made[2:])) < 1e-12 * made[0][1].square().mean()
+    noise = [(x, torch.randn(1, y.shape[1], generator=torch.Generator().manual_seed(0))) for x, y in made]
+    seen, new = bench.best_affine(net, noise[:2], noise[2:])
+    assert seen < 1 < new
 
 
 def test_source_inputs_as_numpy_makes_them():
