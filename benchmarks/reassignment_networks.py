@@ -59,10 +59,10 @@ class Recipe(NamedTuple):
     passes: int = 128  # clips an update
 
 
-THIRD = Recipe(DeeperUnrolledNet, unroll_features, False, PIECE, 0.8, 1e-3, 1000)
+THIRD = Recipe(DeeperUnrolledNet, unroll_features, False, PIECE, 0.8, 1e-3, 800)
 SURE = dict(dropout=0.0, updates=12_000, passes=2)  # without dropout, 128 passes over two clips have the gradient of 2
 NETWORKS = {
-    "stacked": Recipe(StackedNet, stack_features, True, None, 0.3, 3e-3, 180),
+    "stacked": Recipe(StackedNet, stack_features, True, None, 0.3, 3e-3, 150),
     "unrolled": Recipe(UnrolledNet, unroll_features, False, None, 0.3, 3e-3, 400),
     "deeper": THIRD,
     "deeper no dropout": THIRD._replace(**SURE),
@@ -297,7 +297,7 @@ def run_frames(name, sounds, unseen, scale, out):
     stretches = torch.cat([y.unfold(0, 160, 16) for y in sounds])
     stretches = stretches[(stretches[:, 40:120] ** 2).mean(1) > 1e-6]
     watched = {"seen": torch.cat(sounds[::20]), "unseen": torch.cat(unseen[::5])}
-    start, steps = time.perf_counter(), max(20, int(4500 * scale))
+    start, steps = time.perf_counter(), max(20, int(3500 * scale))
 
     def validate(net):
         numbers = {part: frame_loss(net, (y.unfold(0, 160, 80),), None).item() for part, y in watched.items()}
