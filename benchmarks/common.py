@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from specgen.core import read_table, write_table
+
 
 def machine():
     "One line: processor, cores, torch, threads, load."
@@ -37,3 +39,11 @@ def seed_means(runs, scores=("label_accuracy", "frechet_distance")):
         spread = {f"{key}{name}": f([run[key] for run in own]) for key in scores for name, f in (("", statistics.mean), ("_spread", statistics.stdev))}
         rows.append({"preset": preset, "classifier": kind, "seeds": len(own), "n": own[0]["n"], **spread})
     return rows
+
+
+def enter(path, rows, keys):
+    "Enter rows into a table, in place of those with the same keys, sorted by them; its columns stay."
+    known = read_table(path) if path.is_file() else []
+    new = {tuple(str(row[key]) for key in keys): row for row in [*known, *rows]}
+    columns = list((known or rows)[0])
+    write_table(path, [{column: new[key][column] for column in columns} for key in sorted(new)], columns)

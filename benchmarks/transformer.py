@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import machine, median_seconds
+from common import enter, machine, median_seconds
 from safetensors.torch import load_file, save_file
 
 from specgen.audio import import_torchaudio
 from specgen.audio_transformer import AST
-from specgen.core import atomic, read_json, read_table, write_table
+from specgen.core import atomic, read_json, read_table
 from specgen.datasets import load_recordings
 from specgen.evaluation import cross_validate
 from specgen.spectrogram import Fbank
@@ -52,14 +52,6 @@ def features(args):
     for size in (1, 10, 50, 500):
         ours = median_seconds(lambda size=size: [fbank.encode(part) for part in clips.split(size)])
         print(f"Fbank, batches of {size:3d}:                       {500 / ours:5.0f} clips/s, {theirs / ours:.2f} times as fast")
-
-
-def enter(path, rows, keys):
-    "Enter rows into a table, in place of those with the same keys, sorted by them; its columns stay."
-    known = read_table(path)
-    new = {tuple(str(row[key]) for key in keys): row for row in [*known, *rows]}
-    columns = list(known[0])
-    write_table(path, [{column: new[key][column] for column in columns} for key in sorted(new)], columns)
 
 
 def run(args, name, preset):

@@ -1,0 +1,172 @@
+"""The sources' own settings, trained as far as the time goes: the variational autoencoders, and the Audio Spectrogram Transformer.
+
+    SPECGEN_DATA=... python benchmarks/source.py [--only vae,mixture,transformer] [--minutes 30] [--folds 1] [--seed 0] [--out runs/source]
+
+The presets `source` take hours of two cores or minutes of a GPU. Every training stops after --minutes and goes on from its checkpoint at the next call; the
+rows say how many epochs are done, what they cost, and what the rest would (`cpu_seconds`, `rest_seconds`: of this process on one thread). Curves go to
+results/source_curves.csv, figures to results/source_vae.csv and results/source_transformer.csv, in place of older rows of the same training.
+
+`vae` is the standard one: 256 x 64 at 22,050 Hz, every file scaled by its own lowest and highest value, 128 latents, 1e6 MSE + KL, batches of 64, 150 epochs.
+`mixture` has a prior of two Gaussians that start near zero, 256 latents, an independent Bernoulli decoder, batches of 16, 15 epochs; its posterior is
+diagonal, the source's is not. Beside them, trained here to its end: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
+LibriSpeech: the recordings of strangers. `distance` compares log-mels of a sound with those of the recording, dB.
+"""
+import argparse
+import csv
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import librosa
+import torch
+from common import enter, machine
+from safetensors import safe_open
+
+from specgen.audio import peak_normalize, read_audio, resample
+from specgen.audio_transformer import AST, start_model
+from specgen.core import read_json, write_json
+from specgen.datasets import load_recordings
+from specgen.sound_evaluation import SoundDataset, SoundEvaluator
+from specgen.spectrogram import LogMel, rmse_db
+from specgen.spectrogram_dataset import encode_waveforms
+from specgen.vae import VAE, untrained, zero_phase
+
+RESULTS = Path(__file__).parent / "results"
+MIXTURE = dict(prior="mixture", components=2, rank=0, likelihood="bernoulli", clusters=False, latents=256)
+HEARD = LogMel(sample_rate=8000, n_fft=256, hop_length=80, n_mels=64, floor=1e-4)  # what `distance` is measured with
+
+
+def for_minutes(folder, minutes, work):
+    "Call `work`, which trains with checkpoints in a folder, and stop it after some minutes. Returns the seconds of processor time of all calls so far."
+    kept, start = folder / "seconds.json", time.process_time()
+    timer = threading.Timer(60 * minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    try:
+        work()
+    except KeyboardInterrupt:
+        print(f"{folder}: stopped after {minutes} minutes", flush=True)
+    timer.cancel()
+    seconds = time.process_time() - start + (read_json(kept)["seconds"] if kept.is_file() else 0)
+    write_json(kept, {"seconds": seconds})
+    return seconds
+
+
+def weights_so_far(model, folder):
+    "The model with the weights of a checkpoint, in eval mode; its steps, and the steps of the whole training."
+    with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+        model.load_state_dict({name.removeprefix("model."): file.get_tensor(name) for name in file.keys() if name.startswith("model.")})
+        record = file.metadata()["record"]
+    done, steps = (int(record.split(f'"{name}": ')[1].split(",")[0].rstrip("}")) for name in ("step", "steps"))
+    return model.eval(), done, steps
+
+
+def curve(title, folder, columns):
+    "Rows of a training's history: how each number went."
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{"training": title, "step": row["step"], "name": name, "value": f"{float(row[name]):.5g}"} for row in rows for name in columns if row.get(name)]
+
+
+def costs(done, steps, per_epoch, seconds):
+    rest = seconds / max(done, 1) * (steps - done)
+    return {"epochs": round(done / per_epoch, 2), "of": round(steps / per_epoch), "cpu_seconds": round(seconds), "rest_seconds": round(rest)}
+
+
+def words(n=30):
+    "One word-like stretch of each of the first utterances of LibriSpeech: between two pauses, 0.25 to 0.7 s."
+    found = []
+    for path in sorted((Path(os.environ["SPECGEN_DATA"]) / "librispeech").glob("*.flac")):
+        y = read_audio(path, 16000)[0]
+        spans = [y[a:b] for a, b in librosa.effects.split(y.numpy(), top_db=30, frame_length=512, hop_length=128) if 4000 <= b - a <= 11200]
+        found += [peak_normalize(spans[0])] if spans else []
+        if len(found) == n:
+            break
+    return found
+
+
+def distance(sounds, recordings):
+    "Root mean square difference of log-mels, dB: sounds and recordings (N, samples) at 8 kHz."
+    n = min(sounds.shape[-1], recordings.shape[-1])
+    return rmse_db(*(HEARD.encode(torch.stack([peak_normalize(v) for v in part[:, :n]])) for part in (recordings, sounds)), HEARD)
+
+
+def scaled(x, model):
+    "Every spectrogram to [0, 1] by its own lowest and highest value, where the model reads such ones."
+    low, high = (getattr(x, end)((1, 2), keepdim=True) for end in ("amin", "amax"))
+    return (x - low) / (high - low) if model.span == (0.0, 1.0) else x
+
+
+def vae_rows(name, model, data, listeners):
+    "How a model reconstructs held-out digits and words of strangers, as sounds with zero phase and by phase retrieval."
+    (x, labels), r, (sounds, evaluator) = data.test.tensors, model.representation, listeners
+    given = [resample(w, 16000, r.sample_rate) for w in words()]
+    strange = scaled(encode_waveforms(given, replace(r, mean=0.0, std=1.0) if model.span == (0.0, 1.0) else r, model.shape[1], peak=False), model)
+    again, strange_again = model.reconstruct(x), model.reconstruct(strange)
+    errors = {"n": len(x), "error_db": rmse_db(x, again, r), "words": len(strange), "words_error_db": rmse_db(strange, strange_again, r)}
+    rows = []
+    for way, back in {"zero phase": zero_phase, "phase retrieval": lambda specs, r: r.decode(specs)}.items():
+        made, there, here = back(again, r), resample(back(strange_again, r), r.sample_rate, 8000), resample(r.decode(strange), r.sample_rate, 8000)
+        heard = sounds.hear(made / made.abs().amax(-1, keepdim=True).clamp(min=1), labels, r.sample_rate)
+        right = {kind: judge.evaluate(heard)["accuracy"] for kind, judge in evaluator.classifiers.items()}
+        rows.append({"model": name, "sound": way, **errors, **right, "words_distance_db": distance(there, here)})
+    return rows
+
+
+def vae(args, title):
+    "One of the source's models as far as it goes, and beside the standard one the preset `small`."
+    recordings = load_recordings("fsdd")
+    listeners = SoundDataset.prepare(recordings), None
+    listeners = listeners[0], SoundEvaluator.fit(listeners[0], out=args.out / "evaluator", progress=False)
+    preset, how = VAE.preset("source"), {} if title == "vae" else dict(MIXTURE)
+    if how:
+        preset = preset.changed(training=dict(batch_size=16, epochs=15))
+    data, folder = VAE.prepare(recordings, preset=preset), args.out / f"{title}_{args.seed}"
+    seconds = for_minutes(folder, args.minutes, lambda: VAE.fit(data, preset=preset, out=folder, seed=args.seed, progress=False, **how))
+    prior, clusters = how.pop("prior", "standard"), how.pop("clusters", True)
+    model, done, steps = weights_so_far(untrained(data, preset, prior, clusters, args.seed, how), folder)
+    cost = costs(done, steps, -(-len(data.train) // preset.training["batch_size"]), seconds)
+    rows = [{**row, **cost} for row in vae_rows(title, model, data, listeners)]
+    if title == "vae":
+        small = VAE.prepare(recordings, preset="small")
+        ours = args.out / "small_0"
+        spent = for_minutes(ours, 60, lambda: VAE.fit(small, preset="small", out=ours, seed=0, progress=False))
+        model, done, steps = weights_so_far(untrained(small, VAE.preset("small"), "standard", True, 0, {}), ours)
+        rows += [{**row, **costs(done, steps, -(-len(small.train) // 32), spent)} for row in vae_rows("ours", model, small, listeners)]
+    enter(RESULTS / "source_vae.csv", rows, ("model", "sound"))
+    enter(RESULTS / "source_curves.csv", curve(f"{title} {args.seed}", folder, ("loss", "kl", "error", "val_kl", "val_error")), ("training", "step", "name"))
+    for row in rows:
+        print(row)
+
+
+def transformer(args):
+    "The source's transformer on some folds of ESC-10, as far as it goes."
+    recordings, preset = load_recordings("esc10"), AST.preset("source")
+    for fold in args.folds:
+        data, folder = AST.prepare(recordings, preset=preset, by="fold", test=fold), args.out / f"transformer_{fold}_{args.seed}"
+        seconds = for_minutes(folder, args.minutes, lambda data=data, folder=folder: AST.fit(data, out=folder, preset=preset, seed=args.seed, progress=False))
+        model, done, steps = weights_so_far(start_model(data, preset, args.seed), folder)
+        cost = costs(done, steps, len(data.train) / preset.training["batch_size"], seconds)
+        row = {"model": "source", "fold": fold, "seed": args.seed, **model.evaluate(data), **cost}
+        enter(RESULTS / "source_transformer.csv", [row], ("model", "fold", "seed"))
+        rows = curve(f"transformer {fold} {args.seed}", folder, ("loss", "accuracy", "val_accuracy"))
+        enter(RESULTS / "source_curves.csv", rows, ("training", "step", "name"))
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="vae,mixture,transformer", help="which, with commas between")
+    parser.add_argument("--minutes", type=float, default=30, help="of every training in this call; 0 scores what there is")
+    parser.add_argument("--folds", type=lambda text: tuple(map(int, text.split(","))), default=(1, 2, 3, 4, 5), help="of the transformer")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--out", type=Path, default=Path("runs/source"), help="where the trainings are kept")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(machine())
+    for name in args.only.split(","):
+        transformer(args) if name == "transformer" else vae(args, name)
