@@ -1,73 +1,221 @@
-"""How often the classifier is right: FSDD's official split, each of its six speakers left out, ESC-10's five folds.
+"""How often the classifier is right: FSDD's official split, each of its six speakers left out, voices of a synthesiser, ESC-10's five folds.
 
-    SPECGEN_DATA=... python benchmarks/classifier.py [--only official,speakers,esc10] [--seeds 2] [--out runs/classifier]
+    SPECGEN_DATA=... python benchmarks/classifier.py                                            # official split, six speakers, five folds: preset small
+    python benchmarks/classifier.py --only speakers --preset small,voices,strangers,source     # classifier_speakers.csv; --seeds 3
+    python benchmarks/classifier.py --only left_out                                             # the preset strangers without one step at a time
+    python benchmarks/classifier.py --only nested                                               # trains nothing: reads the two tables
+    python benchmarks/classifier.py --only strangers --preset small,strangers,source            # wants the program espeak-ng
 
-Every training is kept under --out and taken up again from there; delete a folder to train it anew. The presets for words were chosen on the speakers
-george, nicolas and theo, so the mean of the other three is printed too. Those for sounds were chosen on ESC-10's fold 1. `--preset source` has the
-settings of the source instead: mel spectrograms, convolutions, flatten, Adam, batches of 32, 30 epochs, no augmentation.
+Every training is kept under --out and taken up again from there; delete a folder to train it anew. Finished ones are entered into the tables under
+benchmarks/results in place of older rows. `accuracy_warped` is that of the mean of a clip's probabilities and those of eight copies of it, moved and warped.
+`--preset source` has the settings of the source instead: mel spectrograms, convolutions, flatten, Adam, batches of 32, 30 epochs, no augmentation.
+
+Nested: for each speaker, the row of the two tables (seed 0) that was best on average on the OTHER five, each of them left out; its accuracy on this one counts.
+The choice sees no result on the tested speaker; the trainings it rests on learnt from that speaker's clips, each with another speaker left out.
 """
 import argparse
 import statistics
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from common import machine
+from transformer import enter
 
+from specgen.audio import read_audio, write_audio
+from specgen.augmentation import distort, vtlp_time_warp
 from specgen.classifier import Classifier
+from specgen.core import read_json, read_table, write_json, write_table
 from specgen.datasets import load_recordings
 
-TUNED = ("george", "nicolas", "theo")
+RESULTS = Path(__file__).parent / "results"
+KEYS = {"speakers": ("config", "speaker", "seed"), "left_out": ("config", "speaker", "seed"), "strangers": ("config", "seed", "sounds"),
+        "esc10": ("config", "fold", "seed")}
+ACCENTS = "en-us en-gb en-gb-scotland en-029 en-gb-x-rp en-gb-x-gbclan en-us-nyc".split()
+VARIANTS = "m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 f5 croak whisper klatt klatt2 klatt3 Andy Alex Alicia belinda Denis Diogo iven4".split()
 
 
-def accuracies(recordings, folder, args, **split):
-    "Percent of the test clips that are right, for each seed."
-    dataset = Classifier.prepare(recordings, preset=args.preset, **split)
-    trained = (Classifier.fit(dataset, preset=args.preset, out=f"{folder}_{seed}", seed=seed, progress=False) for seed in range(args.seeds))
-    return [100 * model.evaluate(dataset)["accuracy"] for model in trained]
+def keep(table, rows):
+    "Enter rows into one of the committed tables, or begin it."
+    path = RESULTS / f"classifier_{table}.csv"
+    enter(path, rows, KEYS[table]) if path.is_file() else write_table(path, rows)
 
 
-def spread(values):
-    "Mean and standard deviation."
+def named(name):
+    "A preset for words; `voices` is `small` that has also learnt from the synthesised digits."
+    if name != "voices":
+        return Classifier.preset(name, "words")
+    return Classifier.presets["words/small"].changed(dataset=dict(voices="digits"), training=dict(epochs=14))  # as many steps as `small`
+
+
+def left_out_presets():
+    "The preset `words/strangers` without one step at a time, by what is left out."
+    full = Classifier.presets["words/strangers"]
+    def without(**augment):
+        return replace(full, augment={name: value for name, value in {**full.augment, **augment}.items() if value is not None})
+
+    warp = full.augment["warp"]
+    return {
+        "distorted copies": full.changed(dataset=dict(copies=0)),
+        "other voices": without(warp={**warp, "voice": 0.0}),
+        "other tempi": without(warp={**warp, "tempo": 0.0}),
+        "other microphones": without(tilt_db=None),
+        "masks": without(mask=None),
+    }
+
+
+def fitted(dataset, preset, folder, seed):
+    "A model, trained or read from the folder of its training, and the seconds of processor time that its training took."
+    start = time.process_time()
+    model = Classifier.fit(dataset, preset=preset, out=folder, seed=seed, progress=False)
+    path = Path(folder) / "seconds.json"
+    if not path.is_file():
+        write_json(path, round(time.process_time() - start))
+    return model, read_json(path)
+
+
+def warped(model, spectrograms):
+    "Mean probabilities of clips and eight warped copies of each."
+    generator, hertz = torch.Generator().manual_seed(5), model.representation.frequencies
+    probs = model.predict_proba(spectrograms)
+    for _ in range(8):
+        probs = probs + model.predict_proba(vtlp_time_warp(spectrograms, generator, hertz=hertz, voice=0.12, tempo=0.15, frames=3))
+    return probs / 9
+
+
+def percent(probs, labels):
+    return round(100 * (probs.argmax(1) == labels).float().mean().item(), 2)
+
+
+def mean_and_deviation(values):
+    values = list(values)
     return f"{statistics.mean(values):6.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
 
 
 def official(args):
-    found = accuracies(load_recordings("fsdd"), args.out / "official", args)
-    print("FSDD, official split (takes 0 to 4), % by seed:", *(f"{a:.2f}" for a in found), flush=True)
+    recordings = load_recordings("fsdd")
+    for name in args.preset:
+        dataset = Classifier.prepare(recordings, preset=name)
+        models = (fitted(dataset, name, args.out / f"official_{name}_{seed}", seed)[0] for seed in args.seeds)
+        print(f"FSDD, official split (takes 0 to 4), {name}, % by seed:", *(f"{100 * m.evaluate(dataset)['accuracy']:.2f}" for m in models), flush=True)
+
+
+def speaker_rows(args, table, configs):
+    "Train with each speaker left out; rows as they come into a table."
+    fsdd = load_recordings("fsdd")
+    for seed in args.seeds:
+        for name, preset in configs.items():
+            for speaker in args.speakers:
+                dataset = Classifier.prepare(fsdd, preset=preset, by="speaker", test=speaker)
+                model, seconds = fitted(dataset, preset, args.out / f"{table}_{name.replace('/', '_').replace(' ', '_')}_{speaker}_{seed}", seed)
+                x, labels = dataset.test.tensors
+                right = dict(accuracy=percent(model.predict_proba(x), labels), accuracy_warped=percent(warped(model, x), labels))
+                row = dict(config=name, speaker=speaker, seed=seed, n=len(labels), **right, cpu_seconds=seconds)
+                keep(table, [row])
+                print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+
+
+def report(table):
+    "Each configuration's mean over the speakers, by seed, and each speaker's over the seeds."
+    groups = {}
+    for row in read_table(RESULTS / f"classifier_{table}.csv"):
+        groups.setdefault(row["config"], []).append(row)
+    for name, rows in groups.items():
+        for column in ("accuracy", "accuracy_warped"):
+            by_seed = {seed: statistics.mean(float(r[column]) for r in rows if r["seed"] == seed) for seed in sorted({r["seed"] for r in rows})}
+            by_speaker = {s: statistics.mean(float(r[column]) for r in rows if r["speaker"] == s) for s in sorted({r["speaker"] for r in rows})}
+            print(f"{name:24s} {column:15s} mean of {len(by_speaker)} by seed ± deviation {mean_and_deviation(by_seed.values())}, {len(by_seed)} seeds;",
+                  *(f"{s} {v:.1f}" for s, v in by_speaker.items()))
 
 
 def speakers(args):
-    fsdd = load_recordings("fsdd")
+    speaker_rows(args, "speakers", {name: named(name) for name in args.preset})
+    report("speakers")
+
+
+def left_out(args):
+    speaker_rows(args, "left_out", left_out_presets())
+    report("left_out")
+
+
+def nested(args):
+    "The configuration for each speaker by the other five's results."
     found = {}
-    for speaker in sorted(set(fsdd.speakers)):
-        found[speaker] = accuracies(fsdd, args.out / speaker, args, by="speaker", test=speaker)
-        print(f"FSDD, {speaker:9s} left out, % by seed:", *(f"{a:.2f}" for a in found[speaker]), flush=True)
-    means = {speaker: statistics.mean(values) for speaker, values in found.items()}
-    print("FSDD, mean of six speakers ± deviation between them:", spread(means.values()))
-    print("  the three that the presets were not chosen on:    ", spread([m for s, m in means.items() if s not in TUNED]))
-    print("  mean of six by seed:", *(f"{statistics.mean(values):.2f}" for values in zip(*found.values(), strict=True)), flush=True)
+    for table in ("speakers", "left_out"):
+        for row in read_table(RESULTS / f"classifier_{table}.csv"):
+            name = row["config"] if table == "speakers" else f"without {row['config']}"
+            if row["seed"] == "0":
+                found.setdefault(name, {})[row["speaker"]] = float(row["accuracy"])
+    found = {name: own for name, own in found.items() if len(own) == 6}
+    for name, own in found.items():
+        print(f"{name:32s} mean of six {mean_and_deviation(own.values())} between speakers")
+    chosen = {}
+    for speaker in next(iter(found.values())):
+        best = max(found, key=lambda name: statistics.mean(v for s, v in found[name].items() if s != speaker))
+        chosen[speaker] = found[best][speaker]
+        print(f"{speaker:9s} {chosen[speaker]:.2f} % by {best}")
+    print(f"nested, mean of six {mean_and_deviation(chosen.values())} between speakers")
+
+
+def speak_strangers(folder):
+    "24 voices of the program espeak-ng say the ten digits, clean and through a microphone each: folder/clean/7/m1.wav."
+    for k, variant in enumerate(VARIANTS):
+        voice, generator = f"{ACCENTS[k % len(ACCENTS)]}+{variant}", torch.Generator().manual_seed(1000 + k)
+        for digit in range(10):
+            path = folder / "clean" / str(digit) / f"{variant}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["espeak-ng", "-v", voice, "-s", str(120 + 13 * k % 80), "-p", str(25 + 11 * k % 50), "-w", path, str(digit)], check=True)
+            sound = read_audio(path, 8000)[0]
+            heard = distort(sound[None], generator, sample_rate=8000)[0]
+            write_audio(folder / "distorted" / str(digit) / path.name, 0.9 * heard / heard.abs().max().clamp(min=1e-6), 8000)
+
+
+def strangers(args):
+    "Trained on all of FSDD, tested on the voices of a synthesiser: a stand-in for recordings of people that FSDD does not have."
+    fsdd = load_recordings("fsdd")
+    with tempfile.TemporaryDirectory() as folder:
+        speak_strangers(Path(folder))
+        tests = {sounds: load_recordings(Path(folder) / sounds, progress=False) for sounds in ("clean", "distorted")}
+        for name in args.preset:
+            dataset = Classifier.prepare(fsdd, preset=name, by="all")
+            for seed in args.seeds:
+                model, seconds = fitted(dataset, name, args.out / f"strangers_{name}_{seed}", seed)
+                for sounds, test in tests.items():
+                    x, labels = model.encode_files([r.path for r in test]), torch.tensor([model.classes.index(r.label) for r in test])
+                    right = dict(accuracy=percent(model.predict_proba(x), labels), accuracy_warped=percent(warped(model, x), labels))
+                    row = dict(config=name, seed=seed, sounds=sounds, voices=len(VARIANTS), n=len(labels), **right, cpu_seconds=seconds)
+                    keep("strangers", [row])
+                    print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
 def esc10(args):
-    recordings, found = load_recordings("esc10"), []
-    for fold in range(1, 6):
-        found.append(accuracies(recordings, args.out / f"fold{fold}", args, by="fold", test=fold))
-        print(f"ESC-10, fold {fold}, % by seed:", *(f"{a:.1f}" for a in found[-1]), flush=True)
-    means = [statistics.mean(values) for values in found]
-    print("ESC-10, mean of five folds ± deviation between them:", spread(means))
-    print("  the four that the presets were not chosen on:     ", spread(means[1:]))
-    print("  mean of five by seed:", *(f"{statistics.mean(values):.2f}" for values in zip(*found, strict=True)), flush=True)
+    recordings = load_recordings("esc10")
+    for seed in args.seeds:
+        for name in args.preset:
+            found = []
+            for fold in range(1, 6):
+                dataset = Classifier.prepare(recordings, preset=name, by="fold", test=fold)
+                model, seconds = fitted(dataset, name, args.out / f"fold{fold}_{name}_{seed}", seed)
+                own = model.evaluate(dataset)
+                found.append(round(100 * own["accuracy"], 2))
+                keep("esc10", [dict(config=name, fold=fold, seed=seed, n=own["n"], accuracy=found[-1], cpu_seconds=seconds)])
+            print(f"ESC-10, {name}, seed {seed}:", *found, "mean of five folds ± deviation between them:", mean_and_deviation(found))
+            print("  the four that the presets were not chosen on:", mean_and_deviation(found[1:]), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="official,speakers,esc10", help="which of the three, with commas between")
-    parser.add_argument("--preset", default="small", choices=["quick", "small", "source"])
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each")
+    parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, left_out, nested, strangers, esc10")
+    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, strangers, source, voices")
+    parser.add_argument("--seeds", type=lambda text: range(int(text)), default=range(1), help="trainings of each")
+    parser.add_argument("--speakers", type=lambda text: text.split(","), default="george,jackson,lucas,nicolas,theo,yweweler", help="of FSDD")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/classifier"), help="where the trainings are kept")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(machine())
     for name in args.only.split(","):
-        {"official": official, "speakers": speakers, "esc10": esc10}[name](args)
+        globals()[name](args)

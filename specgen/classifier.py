@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .audio import read_audio
-from .augmentation import augment, mixup
+from .augmentation import augment, distort, mixup
 from .core import SpecgenError, seeded, write_table
-from .datasets import AudioDataset
+from .datasets import AudioDataset, load_recordings
 from .models import Model, Preset
 from .recordings import Skipped, check_files
 from .spectrogram import LogMel, Representation
@@ -156,6 +156,10 @@ Classifier.presets |= {
         dataset=WORD_MELS, augment=WORD_CHANGES,
         model=dict(channels=(32, 64, 128, 128), stem=(2, 2), bands=3),
         training=dict(epochs=30, max_steps=4000, batch_size=64, lr=3e-3, validate_every=200, **FULL)),
+    "words/strangers": Preset(  # a minute of one core: small, that has also heard every clip in other rooms, through other microphones and lines
+        dataset=dict(WORD_MELS, copies=2), augment=WORD_CHANGES,
+        model=dict(channels=(32, 64, 128, 128), stem=(2, 2), bands=3),
+        training=dict(epochs=10, max_steps=4000, batch_size=64, lr=3e-3, validate_every=200, **FULL)),
     "words/source": Preset(dataset=dict(n_mels=128, f_min=0.0, window=0.064, hop=0.01), model=SOURCE, training=PLAIN),
 }
 
@@ -188,6 +192,38 @@ def log_mel(
     n_fft = max(2 ** math.ceil(math.log2(win_length)), 2 ** math.ceil(math.log2(sample_rate / 20)))
     return LogMel.librosa(sample_rate=sample_rate, n_fft=n_fft, win_length=win_length, hop_length=hop_length, n_mels=n_mels, f_min=f_min, floor=1e-8)
 
+# %% ../nbs/13_classifier.ipynb #d7b7b002
+def distorted(waveforms: list[torch.Tensor], copies: int, sample_rate: int) -> list[torch.Tensor]:
+    "So many copies of sounds (samples,), all of them, then all again, each distorted on its own; the same ones every time."
+    generator = torch.Generator().manual_seed(0)
+    return [distort(w[None], generator, sample_rate=sample_rate)[0] for _ in range(copies) for w in waveforms]
+
+
+def with_sounds(
+    dataset: SpectrogramDataset,  # of `encode_recordings`
+    sounds: list[torch.Tensor],  # each (samples,), at the dataset's sample rate
+    labels: torch.Tensor,  # of the first ones; repeated for as many sounds as there are
+) -> SpectrogramDataset:
+    "A dataset with more training clips after its own; their speakers and paths are not kept."
+    how = {name: dataset.about[name] for name in ("peak", "trim", "depth_db", "alone")}
+    more = encode_waveforms(sounds, dataset.representation, dataset.spectrograms.shape[2], **how)
+    labels = labels.repeat(len(sounds) // len(labels))
+    is_test = torch.cat([dataset.is_test, torch.zeros(len(sounds), dtype=torch.bool)])
+    blank = {name: own + [None if name == "speakers" else ""] * len(sounds) for name in ("speakers", "paths") if (own := getattr(dataset, name))}
+    return replace(dataset, spectrograms=torch.cat([dataset.spectrograms, more]), labels=torch.cat([dataset.labels, labels]), is_test=is_test, **blank)
+
+
+# %% ../nbs/13_classifier.ipynb #d7b7b003
+def other_voices(name: str, dataset: SpectrogramDataset, copies: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    "Sounds of another dataset and their distorted copies, and the labels of the former. Raises `SpecgenError` when its classes differ."
+    voices = load_recordings(name, progress=False)
+    if voices.classes != dataset.classes:
+        raise SpecgenError(f"voices '{name}': has the classes {', '.join(voices.classes)}, not {', '.join(dataset.classes)}; leave `voices` out of the preset")
+    rate = dataset.representation.sample_rate
+    sounds = list(voices.waveforms(rate))
+    return sounds + distorted(sounds, copies, rate), voices.labels
+
+
 # %% ../nbs/13_classifier.ipynb #739893e2
 @patch(cls_method=True)
 def prepare(
@@ -198,11 +234,20 @@ def prepare(
     by: str = "official",  # how the test clips are chosen; of `AudioDataset.split`
     test=None,  # likewise
     progress: bool = False,
-) -> SpectrogramDataset:
+) -> SpectrogramDataset:  # the recordings in their order, then what the preset adds to the training clips
     "Recordings to log-mels of one size, normalised by the statistics of the training clips."
-    representation = log_mel(recordings.common_sample_rate(), **cls.preset(preset, recordings.domain).dataset)
-    dataset = encode_recordings(recordings, representation, by=by, test=test, progress=progress)
-    return replace(dataset, about={**dataset.about, "domain": recordings.domain})
+    how = dict(cls.preset(preset, recordings.domain).dataset)
+    copies, voices = how.pop("copies", 0), how.pop("voices", None)
+    dataset = encode_recordings(recordings, log_mel(recordings.common_sample_rate(), **how), by=by, test=test, progress=progress)
+    dataset = replace(dataset, about={**dataset.about, "domain": recordings.domain, "copies": copies, "voices": voices})
+    known = (~dataset.is_test).nonzero().flatten().tolist()
+    if copies:
+        waveforms = recordings.waveforms(dataset.representation.sample_rate)
+        dataset = with_sounds(dataset, distorted([waveforms[i] for i in known], copies, dataset.representation.sample_rate), dataset.labels[known])
+    if voices:
+        dataset = with_sounds(dataset, *other_voices(voices, dataset, copies))
+    return dataset
+
 
 # %% ../nbs/13_classifier.ipynb #a43bbd3a
 def classification_loss(

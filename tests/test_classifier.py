@@ -228,6 +228,30 @@ def test_long_sounds_have_their_own_spectrograms(tmp_path):
     assert Classifier.fit(dataset, preset=preset, progress=False).depth is None
 
 
+def test_distorted_copies_are_learnt_from_and_nothing_else_changes(tones):
+    plain = Classifier.prepare(tones, preset="quick", by="stratified")
+    preset = Classifier.presets["words/quick"].changed(dataset=dict(copies=2))
+    more, again = (Classifier.prepare(tones, preset=preset, by="stratified") for _ in range(2))
+    n, n_train = len(plain), int((~plain.is_test).sum())
+    assert len(more) == n + 2 * n_train and more.about["copies"] == 2 and int(more.is_test.sum()) == int(plain.is_test.sum())
+    assert torch.equal(more.spectrograms[:n], plain.spectrograms) and torch.equal(more.spectrograms, again.spectrograms)
+    assert more.representation == plain.representation and more.test.paths == plain.test.paths
+    for k in range(2):
+        part = slice(n + k * n_train, n + (k + 1) * n_train)
+        assert torch.equal(more.labels[part], plain.train.labels)
+        assert (more.spectrograms[part] - plain.train.spectrograms).abs().amax((1, 2)).median() > 0.1
+    assert Classifier.fit(more, preset=TINY, progress=False).encoding is not None
+
+
+def test_voices_of_the_same_classes_are_added_and_others_refused(tones, tmp_path):
+    preset = Classifier.presets["words/quick"].changed(dataset=dict(voices=str(tones_in(tmp_path / "more", takes=3))))
+    dataset = Classifier.prepare(tones, preset=preset, by="stratified")
+    assert len(dataset) == len(tones) + 6 and dataset.labels[-6:].tolist() == load_recordings(tmp_path / "more").labels.tolist()
+    (tmp_path / "more" / "low").rename(tmp_path / "more" / "deep")
+    with pytest.raises(SpecgenError, match="has the classes deep, high, not high, low; leave `voices` out"):
+        Classifier.prepare(tones, preset=preset, by="stratified")
+
+
 @pytest.mark.parametrize("others, rate", [({"slow": 4000}, 8000), ({"fast": 48000}, 8000)])
 def test_one_file_does_not_decide_the_sample_rate(tmp_path, others, rate):
     "A single file at a telephone's rate made all others lose everything above it."
