@@ -67,7 +67,7 @@ NETWORKS = {
     "deeper": THIRD,
     "deeper no dropout": THIRD._replace(**SURE),
     "deeper short": THIRD._replace(samples=PIECE // 4),
-    "deeper short no dropout": THIRD._replace(samples=PIECE // 4, **SURE),
+    "deeper short no dropout": THIRD._replace(samples=PIECE // 4, **SURE | dict(updates=60_000)),
 }
 
 
