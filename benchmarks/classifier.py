@@ -174,13 +174,13 @@ def speak_strangers(folder):
 
 
 def strangers(args):
-    "Trained on all of FSDD, tested on the voices of a synthesiser: a stand-in for recordings of people that FSDD does not have."
+    "Trained on FSDD's official training clips, tested on the voices of a synthesiser: a stand-in for recordings of people that FSDD does not have."
     fsdd = load_recordings("fsdd")
     with tempfile.TemporaryDirectory() as folder:
         speak_strangers(Path(folder))
         tests = {sounds: load_recordings(Path(folder) / sounds, progress=False) for sounds in ("clean", "distorted")}
         for name in args.preset:
-            dataset = Classifier.prepare(fsdd, preset=name, by="all")
+            dataset = Classifier.prepare(fsdd, preset=name)
             for seed in args.seeds:
                 model, seconds = fitted(dataset, name, args.out / f"strangers_{name}_{seed}", seed)
                 for sounds, test in tests.items():
