@@ -1,4 +1,5 @@
-"What several benchmarks need: the machine's name, a median time, means over seeds."
+"What several benchmarks need: the machine's name, a median time, means over seeds, rows of tables, curves of trainings."
+import csv
 import os
 import platform
 import statistics
@@ -47,3 +48,10 @@ def enter(path, rows, keys):
     new = {tuple(str(row[key]) for key in keys): row for row in [*known, *rows]}
     columns = list((known or rows)[0])
     write_table(path, [{column: new[key][column] for column in columns} for key in sorted(new)], columns)
+
+
+def curve(title, folder, columns):
+    "Rows of a training's history: how each number went."
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{"training": title, "step": row["step"], "name": name, "value": f"{float(row[name]):.5g}"} for row in rows for name in columns if row.get(name)]

@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from specgen.augmentation import augment_dataset
 from specgen.core import atomic, read_json, write_json, write_table
 from specgen.datasets import load_recordings
 from specgen.few_step import StepNetwork, distill, flow_paths, mean_flow, power_times, reflow, straightness
 from specgen.filtering import filter_recordings
 from specgen.flow_matching import VelocityNetwork, integrate
-from specgen.pipeline import DigitGenerator, augmented
+from specgen.pipeline import DigitGenerator
 from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.spectrogram_dataset import SpectrogramDataset
 
@@ -83,7 +84,7 @@ def train_one(method, generator, dataset, guidance, seed, args):
         return kind.from_pretrained(out / "model"), read_json(out / "seconds.json")
     how, start = dict(preset=args.preset, seed=seed, out=out, progress=args.progress), time.process_time()
     if method == "MeanFlow":
-        copies = augmented(dataset).train
+        copies = augment_dataset(dataset).train
         student = mean_flow(flow, generator.autoencoder.encode(copies.spectrograms), copies.labels, guidance=guidance, **how)
     else:
         paths = once(args.out / f"paths_{seed}.safetensors", lambda: flow_paths(flow, in_turn, guidance=guidance, seed=seed))

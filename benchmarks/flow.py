@@ -21,13 +21,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from specgen import flow_matching
+from specgen.augmentation import augment_dataset
 from specgen.autoencoder import Autoencoder
 from specgen.core import read_json, write_json, write_table
 from specgen.datasets import load_recordings
 from specgen.evaluation import Evaluator, floor_rows
 from specgen.filtering import filter_recordings
 from specgen.flow_matching import FlowMatcher, VelocityNetwork
-from specgen.pipeline import SHIPPED, DigitGenerator, augmented, with_floor
+from specgen.pipeline import SHIPPED, DigitGenerator, with_floor
 from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.training import TrainConfig, train
 
@@ -121,7 +122,7 @@ class Variant(FlowMatcher):
 def prepared(name, out):
     "The dataset, the autoencoder, its latents with their labels, and both evaluation classifiers."
     data = with_floor(filter_recordings(load_recordings(name), out=out / "filter"), 0)
-    copies, start = augmented(data), time.process_time()
+    copies, start = augment_dataset(data), time.process_time()
     autoencoder = Autoencoder.fit(copies, seed=2)
     print(f"{name}: autoencoder in {time.process_time() - start:.0f} s", flush=True)
     evaluators = {use: Evaluator.fit(copies, seed=seed, out=out / f"evaluator_{seed}", progress=False) for use, seed in SEEDS.items()}

@@ -12,7 +12,6 @@ diagonal, the source's is not. Beside them, trained here to its end: the preset 
 LibriSpeech: the recordings of strangers. `distance` compares log-mels of a sound with those of the recording, dB.
 """
 import argparse
-import csv
 import os
 import signal
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import librosa
 import torch
-from common import enter, machine
+from common import curve, enter, machine
 from safetensors import safe_open
 
 from specgen.audio import peak_normalize, read_audio, resample
@@ -61,14 +60,8 @@ def weights_so_far(model, folder):
         model.load_state_dict({name.removeprefix("model."): file.get_tensor(name) for name in file.keys() if name.startswith("model.")})
         record = file.metadata()["record"]
     done, steps = (int(record.split(f'"{name}": ')[1].split(",")[0].rstrip("}")) for name in ("step", "steps"))
-    return model.eval(), done, steps
-
-
-def curve(title, folder, columns):
-    "Rows of a training's history: how each number went."
-    with (folder / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{"training": title, "step": row["step"], "name": name, "value": f"{float(row[name]):.5g}"} for row in rows for name in columns if row.get(name)]
+    model.eval().save_pretrained(folder / "model")
+    return model, done, steps
 
 
 def costs(done, steps, per_epoch, seconds):

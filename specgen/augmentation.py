@@ -76,19 +76,23 @@ KINDS = {"original": lambda x: x, "up_forward": up_forward, "down_back": down_ba
 
 # %% ../nbs/10_augmentation.ipynb #b9f84085
 def augment_dataset(
-    dataset: SpectrogramDataset,  # N training clips, such as `dataset.train`
-) -> SpectrogramDataset:  # 5 N: clip i % N, changed as `about["kinds"][i // N]` says
-    """Each spectrogram as it is, up and forward, down and back, faster, slower; all originals first, then all of each kind.
+    dataset: SpectrogramDataset,  # N training clips, and held-out ones
+) -> SpectrogramDataset:  # 5 N: clip i % N, changed as `about["kinds"][i // N]` says; then the held-out ones as they are
+    """Each training clip as it is, up and forward, down and back, faster, slower; all originals first, then all of each kind.
 
-    Raises `SpecgenError` when held-out clips are among them, and for spectrograms of two frames or fewer.
+    Raises `SpecgenError` for spectrograms of two frames or fewer.
     """
-    if dataset.is_test.any():
-        raise SpecgenError(f"{int(dataset.is_test.sum())} of {len(dataset)} clips are held out; give the training clips alone, `dataset.train`")
     if dataset.spectrograms.shape[-1] <= TEMPO:
         raise SpecgenError(f"spectrograms {tuple(dataset.spectrograms.shape)}: need (N, freq, time) with more than {TEMPO} frames")
-    copies = torch.cat([change(dataset.spectrograms) for change in KINDS.values()])
-    repeated = dataset.select(torch.arange(len(dataset)).repeat(len(KINDS)))
-    return replace(repeated, spectrograms=copies, about={**dataset.about, "kinds": list(KINDS)})
+    train, held, n = dataset.train.spectrograms, dataset.test.spectrograms, len(KINDS) * int((~dataset.is_test).sum())
+    copies = train.new_empty(n + len(held), *train.shape[1:])
+    for place, change in zip(copies[:n].unflatten(0, (len(KINDS), len(train))), KINDS.values(), strict=True):
+        place.copy_(change(train))
+    copies[n:] = held
+    order = torch.cat([(~dataset.is_test).nonzero().flatten().repeat(len(KINDS)), dataset.is_test.nonzero().flatten()]).tolist()
+    lists = {name: [value[i] for i in order] for name in ("speakers", "paths") if (value := getattr(dataset, name))}
+    more = dict(labels=dataset.labels[order], is_test=dataset.is_test[order], about={**dataset.about, "kinds": list(KINDS)})
+    return replace(dataset, spectrograms=copies, **more, **lists)
 
 # %% ../nbs/10_augmentation.ipynb #fd568f67
 def draw(function, *shape, generator: torch.Generator | None, device) -> torch.Tensor:

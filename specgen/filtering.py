@@ -234,8 +234,10 @@ def fit_recordings_to_frames(
     filter_durations(rows, waveforms, representation, n_frames, max_stretch)
     order = [i for i in sorted(parts["train"]) + sorted(parts["test"]) if rows[i]["kept"] == "yes"]
     require_labels(recordings, parts, rows)
-    bar = tqdm(order, f"fitting {recordings.name}", disable=not progress)
-    return rows, order, torch.stack([adaptive_hop_stft(waveforms[i], representation, n_frames) for i in bar]), representation
+    logs = torch.empty(len(order), *adaptive_hop_stft(waveforms[order[0]], representation, n_frames).shape)
+    for place, i in zip(logs, tqdm(order, f"fitting {recordings.name}", disable=not progress), strict=True):
+        place.copy_(adaptive_hop_stft(waveforms[i], representation, n_frames))
+    return rows, order, logs, representation
 
 # %% ../nbs/16_filtering.ipynb #83356c6c
 def filter_settings(preset: str, changes: dict, seed: int) -> dict:
@@ -261,9 +263,10 @@ def standardized(
     mask: torch.Tensor,  # (N,) bool: those that count
 ) -> tuple[torch.Tensor, float, float]:  # all N standardised, mean, std
     "Spectrograms with mean 0 and standard deviation 1 over the masked ones."
-    std, mean = torch.std_mean(logs[mask].double())
-    std = std.clamp(min=1e-8)
-    return (logs - mean.float()) / std.float(), mean.item(), std.item()
+    counted, n = mask.nonzero().flatten().split(1000), int(mask.sum()) * logs[0].numel()
+    mean = sum(logs[part].double().sum() for part in counted) / n
+    std = (sum((logs[part].double() - mean).square().sum() for part in counted) / (n - 1)).sqrt().clamp(min=1e-8)
+    return (logs - mean.float()).div_(std.float()), mean.item(), std.item()
 
 # %% ../nbs/16_filtering.ipynb #679333f4
 def run_filter(

@@ -7,7 +7,6 @@ __all__ = ['DigitGenerator', 'run_pipeline', 'generate_speech']
 
 # %% ../nbs/30_pipeline.ipynb #5b785db7
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,13 +125,6 @@ def prepare(
     name = cls.preset(preset).training["preset"]
     return filter_recordings(recordings, *recordings.split(by, test=test), preset=name, progress=progress)
 
-# %% ../nbs/30_pipeline.ipynb #734f50ad
-def augmented(dataset: SpectrogramDataset) -> SpectrogramDataset:
-    "The training clips five times, and the held-out ones as they are."
-    copies, held = augment_dataset(dataset.train), dataset.test
-    parts = {name: torch.cat([getattr(copies, name), getattr(held, name)]) for name in ("spectrograms", "labels", "is_test")}
-    return replace(dataset, **parts, speakers=[], paths=[], about={})
-
 # %% ../nbs/30_pipeline.ipynb #52b1c422
 @patch(cls_method=True)
 def fit(
@@ -147,7 +139,7 @@ def fit(
     progress: bool = True,
 ) -> DigitGenerator:  # in eval mode
     "Fit the autoencoder, then train the flow in its latents. The same seed gives the same model."
-    size, data = cls.preset(preset), augmented(dataset)
+    size, data = cls.preset(preset), augment_dataset(dataset)
     how = dict(preset=size.training["preset"], device=device, precision=precision, progress=progress)
     autoencoder = Autoencoder.fit(data, seed=seed + 2, out=out and Path(out) / "autoencoder", **how)
     copies = data.train
@@ -226,7 +218,7 @@ def save_tensors(path: Path, **tensors: torch.Tensor):
 # %% ../nbs/30_pipeline.ipynb #72de7247
 def evaluator_stage(dataset: SpectrogramDataset, plan: Plan, folder: Path) -> dict:
     "Train the evaluation classifier on the training clips and their augmented copies; its accuracy is measured on held-out clips."
-    evaluator = Evaluator.fit(augmented(dataset), seed=plan.seed + 1, out=folder, **plan.how)
+    evaluator = Evaluator.fit(augment_dataset(dataset), seed=plan.seed + 1, out=folder, **plan.how)
     on_main(evaluator.save_pretrained, folder / "model")
     return {"accuracy": evaluator.accuracy}
 

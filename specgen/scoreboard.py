@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 # %% ../nbs/31_scoreboard.ipynb #d1594fa1
+from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
 from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, on_main, read_json, safe_name, write_table
 from .datasets import AudioDataset, load_recordings
@@ -28,7 +29,7 @@ from .few_step import distill, flow_paths
 from .flow_matching import VelocityNetwork
 from .gan import GAN
 from .models import Model
-from .pipeline import DigitGenerator, augmented, save_tensors
+from .pipeline import DigitGenerator, save_tensors
 from .report import audio_tag
 from .sound_evaluation import SoundDataset, SoundEvaluator
 from .spectrogram import LogSTFT
@@ -87,7 +88,7 @@ def flow_rows(task: Task, out: Path) -> dict[str, Row]:
 def unet_rows(task: Task, out: Path) -> dict[str, Row]:
     "Flow matching with the source's U-Net, in the latents of the same autoencoder."
     dataset = DigitGenerator.prepare(task.recordings, preset=task.preset, **task.split)
-    data, size, start = augmented(dataset), VelocityNetwork.preset("source"), time.process_time()
+    data, size, start = augment_dataset(dataset), VelocityNetwork.preset("source"), time.process_time()
     autoencoder, known = Autoencoder.fit(data, preset=task.preset, seed=task.seed + 2, out=out / "autoencoder", **task.how), data.train
     epochs = 1 if task.preset == "quick" else 20
     size = size.changed(training=dict(steps=epochs * math.ceil(len(known) / size.training["batch_size"]), warmup=50, ema=0.99))

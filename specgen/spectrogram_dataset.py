@@ -180,7 +180,9 @@ def select(
     "The dataset of these clips alone, in this order."
     which = torch.as_tensor(which).cpu()
     index = torch.arange(len(self))[which if which.numel() else which.long()]
-    tensors = {name: getattr(self, name)[index.to(self.device)] for name in TENSORS}
+    run = len(index) and len(index) == index[-1] - index[0] + 1 and bool((index.diff() == 1).all())
+    place = slice(int(index[0]), int(index[-1]) + 1) if run else index.to(self.device)  # a slice shares its memory
+    tensors = {name: getattr(self, name)[place] for name in TENSORS}
     lists = {name: [value[i] for i in index.tolist()] for name in ("speakers", "paths") if (value := getattr(self, name))}
     return replace(self, **tensors, **lists)
 

@@ -72,11 +72,13 @@ def test_an_augmented_dataset_is_five_times_as_long_originals_first():
     assert len(augment_dataset(clips.select([False] * 3))) == 0
 
 
-def test_held_out_clips_are_never_copied():
-    mixed = dataset(is_test=torch.tensor([False, True, False]))
-    with pytest.raises(SpecgenError, match="1 of 3 clips are held out"):
-        augment_dataset(mixed)
-    assert len(augment_dataset(mixed.train)) == 10
+def test_held_out_clips_are_not_copied_and_come_last():
+    mixed = dataset(is_test=torch.tensor([False, True, False]), speakers=["x", "y", "z"])
+    more = augment_dataset(mixed)
+    assert more.labels.tolist() == [4, 6] * 5 + [5] and more.speakers == ["x", "z"] * 5 + ["y"] and more.is_test.tolist() == [False] * 10 + [True]
+    assert torch.equal(more.test.spectrograms, mixed.test.spectrograms)
+    assert torch.equal(more.train.spectrograms, augment_dataset(mixed.train).spectrograms)
+    assert more.train.spectrograms.data_ptr() == more.spectrograms.data_ptr(), "the copies of a large dataset fit into memory once"
     with pytest.raises(SpecgenError, match="more than 2 frames"):
         augment_dataset(dataset(time=2))
 
