@@ -123,8 +123,8 @@ def report(table):
     groups = {}
     for row in read_table(RESULTS / f"classifier_{table}.csv"):
         groups.setdefault(row["config"], []).append(row)
-    for name, rows in groups.items():
-        for column in ("accuracy", "accuracy_warped"):
+    for name, column in ((name, column) for name in groups for column in ("accuracy", "accuracy_warped")):
+        if rows := [row for row in groups[name] if row[column]]:
             by_seed = {seed: statistics.mean(float(r[column]) for r in rows if r["seed"] == seed) for seed in sorted({r["seed"] for r in rows})}
             by_speaker = {s: statistics.mean(float(r[column]) for r in rows if r["speaker"] == s) for s in sorted({r["speaker"] for r in rows})}
             print(f"{name:24s} {column:15s} mean of {len(by_speaker)} by seed ± deviation {mean_and_deviation(by_seed.values())}, {len(by_seed)} seeds;",
