@@ -4,15 +4,17 @@
 
 Reads `librispeech/*.flac` under SPECGEN_DATA: one utterance of each of 251 speakers, at 16 kHz as they are. Every fifth speaker by file name, 51 in all, is
 never trained on. A clip is the middle 4 s of an utterance, or all of a shorter one. The parts:
-- stacked, unrolled: the source's first two networks on the 200 clips; three minutes of one core a seed for the first, two for the second.
-- deeper, and three variants: the third on two clips of an eighth or a 32nd of a second, as it was and without dropout; a minute or two a seed.
-- affine: the least squares solution that each of these networks could reach at best.
-- frames: the fourth network, about ten minutes. --out holds its checkpoint, so that the same call continues.
+- stacked, unrolled: the source's first two networks on the 200 clips; one to two minutes of one core a seed.
+- deeper, and three variants: the third on two clips of an eighth or a 32nd of a second, as it was and without dropout; under a minute a seed.
+- affine: the least squares solution that each of these networks could reach at best in eval mode; for two clips, what training mode could reach at best.
+- frames: the fourth network, on eight sentences of `speech/*.wav`, tested on two; about ten minutes. --out holds its checkpoint, so that the same call
+  continues.
 - others: the methods that are not trained, on the unseen clips.
 - seconds: the time of every method; run it alone on a quiet machine.
 Every part keeps the rows of the other parts. In `results/`: `reassignment_networks.csv` holds curves of the first seed and means over the seeds,
 `reassignment_seeds.csv` the figures of every seed, `reassignment_utterances.csv` the power of every utterance and the errors on the unseen ones (first seed),
-`reassignment_examples.csv` 50 ms of sound of every network. --updates scales the length of the trainings.
+`reassignment_examples.csv` 50 ms of sound of every network. Training losses and errors on the training clips are those of the last report, at most a twentieth
+of the updates before the end. --updates scales the length of the trainings.
 """
 import argparse
 import csv
@@ -43,6 +45,7 @@ PLACE = dict(sr=16000, n_fft=80, hop_length=20)
 STFT = dict(n_fft=80, hop_length=20, window="hamming")
 RESULTS = Path(__file__).parent / "results"
 FOLDER = Path(os.environ.get("SPECGEN_DATA", "data")) / "librispeech"
+CORPUS = {"frames": "sentences"}  # of the methods that are not measured on LibriSpeech
 PIECE, SHOWN = 2000, 800  # samples: an eighth of a second that the third network learns, 50 ms that are kept of every network's sound
 
 
@@ -67,7 +70,7 @@ NETWORKS = {
     "deeper": THIRD,
     "deeper no dropout": THIRD._replace(**SURE),
     "deeper short": THIRD._replace(samples=PIECE // 4),
-    "deeper short no dropout": THIRD._replace(samples=PIECE // 4, **SURE | dict(updates=60_000)),
+    "deeper short no dropout": THIRD._replace(samples=PIECE // 4, **SURE),
 }
 
 
@@ -75,6 +78,13 @@ def utterances():
     "Names and sounds, float32, of all speakers."
     files = sorted(FOLDER.glob("*.flac"))
     return [p.stem for p in files], [read_audio(p, 16000)[0] for p in files]
+
+
+def sentences():
+    "Eight training sentences of the fourth network, and the first 4 s of two unseen ones; without their mean."
+    sounds = [read_audio(p, 16000)[0] for p in sorted((FOLDER.parent / "speech").glob("*.wav"))]
+    sounds = [y - y.mean() for y in sounds]
+    return [y for i, y in enumerate(sounds) if i % 5 != 1], [y[:64000] for y in sounds[1::5]]
 
 
 def middle(y, samples):
@@ -229,8 +239,9 @@ def run_affine(sounds, unseen):
         print(name, {key: f"{value:.3e}" for key, value in found.items()}, flush=True)
     for samples in (500, 1000, 2000, 8000, 32000):
         clips = [example(y[min(typical(y), len(y) - samples) :][None, :samples], unroll_features, False) for y in sounds[:2]]
-        found = best_affine(DeeperUnrolledNet(), clips, clips)[0], np.mean([y.square().mean() for _, y in clips])
-        rows += [("affine deeper", "bound", samples, key, value) for key, value in zip(("train", "silence"), found, strict=True)]
+        steps = torch.stack([y.view(-1, 20).mean(0) for _, y in clips])  # normalised by its own statistics, each clip has the same mean step
+        found = best_affine(DeeperUnrolledNet(), clips, clips)[0], np.mean([y.square().mean() for _, y in clips]), (steps - steps.mean(0)).square().mean()
+        rows += [("affine deeper", "bound", samples, key, float(value)) for key, value in zip(("train", "silence", "training mode"), found, strict=True)]
         print(samples, found, flush=True)
     return rows
 
@@ -250,7 +261,7 @@ def guess(net, y):
     return frames.float(), torch.from_numpy(sound).float(), eqs
 
 
-def arrivals(eqs, truth, start, n_frames, tries=20):
+def arrivals(eqs, truth, start, n_frames, tries=100):
     "Share of places at which the exact solver ends at the truth; `start` is a guess of the whole sound, or None for random starts."
     rng, found, hop = np.random.default_rng(0), 0, eqs.tables.hop
     places = rng.choice(np.flatnonzero(eqs.masked[: 1 - n_frames or None] < 0.15), tries, replace=False)
@@ -294,13 +305,13 @@ def score_frames(net, clips):
 
 def run_frames(name, sounds, unseen, scale, out):
     "Train the fourth network: its rows, and its 50 ms."
-    stretches = torch.cat([y.unfold(0, 160, 16) for y in sounds])
+    stretches = torch.cat([y.unfold(0, 160, 4) for y in sounds])
     stretches = stretches[(stretches[:, 40:120] ** 2).mean(1) > 1e-6]
-    watched = {"seen": torch.cat(sounds[::20]), "unseen": torch.cat(unseen[::5])}
-    start, steps = time.perf_counter(), max(20, int(3500 * scale))
+    watched = {"seen": torch.cat([y[16000:32000] for y in sounds]), "unseen": torch.cat(unseen)}
+    start, steps = time.perf_counter(), max(20, int(6000 * scale))
 
     def validate(net):
-        numbers = {part: frame_loss(net, (y.unfold(0, 160, 80),), None).item() for part, y in watched.items()}
+        numbers = {part: frame_loss(net, (y.unfold(0, 160, 20),), None).item() for part, y in watched.items()}
         print(name, {k: round(v, 3) for k, v in numbers.items()}, f"{time.perf_counter() - start:.0f} s", flush=True)
         return numbers
 
@@ -309,17 +320,17 @@ def run_frames(name, sounds, unseen, scale, out):
     config = TrainConfig(steps, batch_size=512, warmup=50, validate_every=every, checkpoint_every=every, log_every=min(50, every))
     history = train(net, (stretches,), frame_loss, config, out=out, validate=validate, progress=False)
     rows = [(name, "curve", step, key.removeprefix("val_"), v) for key in ("loss", "val_seen", "val_unseen") for step, v in zip(*history[key], strict=True)]
-    seen, seen_sounds, _ = score_frames(net, sounds[:10])
+    seen, seen_sounds, _ = score_frames(net, [y[:64000] for y in sounds])
     table, new_sounds, e = score_frames(net, unseen)
     table |= {f"train {key}": value for key, value in seen.items() if "snr" in key} | {"train": seen["unseen"], "silence": seen["unseen silence"]}
     for n_frames in (1, 3):
         for guessed in (False, True):
-            some = zip(e[:10], unseen[:10], new_sounds[:10], strict=True)
+            some = zip(e, unseen, new_sounds, strict=True)
             found = [arrivals(q, y.double().numpy(), x.double().numpy() if guessed else None, n_frames) for q, y, x in some]
             table[f"arrive {n_frames} {'guess' if guessed else 'random'}"] = np.mean(found)
     rows += [(name, "table", 0, key, float(value)) for key, value in table.items()]
-    pairs = {"train": (seen_sounds[0], sounds[0]), "unseen": (new_sounds[0], unseen[0])}
-    return rows, {part: x[typical(y) + 400 :][:SHOWN] for part, (x, y) in pairs.items()}
+    shown = {"train": seen_sounds[0], "unseen": new_sounds[0], "target train": sounds[0], "target unseen": unseen[0]}
+    return rows, {part: y[16400:][:SHOWN] for part, y in shown.items()}
 
 
 def integrate(freqs, times, mags):
@@ -414,7 +425,7 @@ def keep_rows(table, header, rows, replaces):
     "Put new rows in place of the old ones that `replaces` names."
     path = RESULTS / f"reassignment_{table}.csv"
     old = [r for r in load(path) if not replaces(r)] if path.exists() else []
-    save(path, old + [dict(zip(header, (*row[:-1], f"{row[-1]:.5g}"), strict=True)) for row in rows])
+    save(path, old + [dict(zip(header, (*row[:-1], f"{row[-1]:.5g}", CORPUS.get(row[0], "librispeech")), strict=True)) for row in rows])
 
 
 def keep_columns(table, columns):
@@ -438,8 +449,7 @@ def run_part(name, options, names, whole):
     sounds, unseen = split([middle(y, 64000) for y in whole])
     each, shown, found = [], {}, {}
     if name == "frames":
-        parts = [[y - y.mean() for y in part] for part in (sounds, unseen)]  # an offset makes pauses too easy
-        rows, shown = run_frames(name, *parts, options.updates, options.out)
+        rows, shown = run_frames(name, *sentences(), options.updates, options.out)
     elif name == "others":
         rows, found = run_others(unseen)
     elif name in ("affine", "seconds"):
@@ -447,10 +457,10 @@ def run_part(name, options, names, whole):
     else:
         rows, each, shown, found = run_seeds(name, sounds, unseen, options.updates, options.seeds)
     fresh = {row[0] for row in rows}
-    keep_rows("networks", ("method", "kind", "step", "name", "value"), rows,
+    keep_rows("networks", ("method", "kind", "step", "name", "value", "corpus"), rows,
               lambda r: r["method"] in fresh and (r["kind"] == "seconds") == (name == "seconds"))
     if each:
-        keep_rows("seeds", ("method", "seed", "name", "value"), each, lambda r: r["method"] in fresh)
+        keep_rows("seeds", ("method", "seed", "name", "value", "corpus"), each, lambda r: r["method"] in fresh)
     if found:
         keep_utterances(found, names, whole)
     if shown:
