@@ -271,15 +271,16 @@ def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitG
 # %% ../nbs/30_pipeline.ipynb #cc000002
 SHIPPED = "specgen/flow-digits"  # speaks before any run
 STAGES = ("filter", "evaluator", "generator", "scores", "report")
-ESTIMATES = {"quick": (5, 4, 12, 5, 8), "small": (29, 47, 62, 25, 10), "source": (60, 300, 40_000, 300, 20)}  # seconds of one core, of the stages
+ESTIMATES = {"quick": (4, 4, 11, 4, 8), "small": (15, 45, 55, 18, 10), "source": (45, 300, 40_000, 290, 20)}  # seconds of one core, of the stages
+EVERY_THOUSAND = (4.5, 0.7, 2.5, 2.5, 0.0)  # seconds more of each, for a thousand recordings
 TRAININGS = {"filter": {"quick": 2, "small": 2, "source": 5}}  # of a stage; one where it isn't said
 
 
 class RunBar:
     "One bar over all stages of a run, with the time left. As a function it is what trainings are given as `progress`."
 
-    def __init__(self, preset: str, show: bool):
-        self.seconds = dict(zip(STAGES, ESTIMATES[preset], strict=True))
+    def __init__(self, preset: str, n: int, show: bool):
+        self.seconds = {name: own + more * n / 1000 for name, own, more in zip(STAGES, ESTIMATES[preset], EVERY_THOUSAND, strict=True)}
         self.trainings = {name: TRAININGS.get(name, {}).get(preset, 1) for name in STAGES}
         look = "{desc:10}{percentage:3.0f}% |{bar:30}| {elapsed} gone, {remaining} left"
         self.bar = tqdm(total=sum(self.seconds.values()), disable=not show, smoothing=0, bar_format=look, leave=False)
@@ -303,7 +304,7 @@ class RunBar:
 # %% ../nbs/30_pipeline.ipynb #1307773b
 def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
     "Every stage in its order; returns the scores."
-    bar = RunBar(plan.preset, plan.show)
+    bar = RunBar(plan.preset, len(recordings), plan.show)
     plan = plan._replace(progress=bar)
 
     def stage(name: str, make: Callable, alone: bool = False) -> Path:

@@ -211,23 +211,28 @@ def test_sounds_are_heard_as_16_bit_files_would_keep_them():
 
 
 def test_one_bar_shows_the_whole_run():
-    bar = RunBar("small", show=True)
+    bar = RunBar("small", 3000, show=True)
     total, seen = bar.bar.total, []
     bar.begin("filter", done=True)
-    assert bar.bar.n == bar.bar.initial == bar.seconds["filter"]  # what was done before takes no time, so that the time left stays true
+    assert bar.bar.n == bar.bar.initial == pytest.approx(bar.seconds["filter"])  # what was done before takes no time, so that the time left stays true
     bar.begin("evaluator", done=False)
     for step in (100, 200):
         bar(step, 200)
         seen.append(bar.bar.n)
-    assert seen == [bar.seconds["filter"] + bar.seconds["evaluator"] / 2, bar.seconds["filter"] + bar.seconds["evaluator"]]
+    assert seen == pytest.approx([bar.seconds["filter"] + bar.seconds["evaluator"] / 2, bar.seconds["filter"] + bar.seconds["evaluator"]])
     for name in ("generator", "scores", "report"):
         bar.begin(name, done=False)
-    assert bar.bar.n == total - bar.seconds["report"]
+    assert bar.bar.n == pytest.approx(total - bar.seconds["report"])
     bar.bar.close()
 
 
+def test_the_bar_knows_how_many_recordings_there_are():
+    few, many = (RunBar("small", n, show=False).seconds for n in (3000, 30_000))
+    assert many["filter"] > 4 * few["filter"] and many["report"] == few["report"]
+
+
 def test_a_bar_that_is_not_shown_does_nothing():
-    bar = RunBar("quick", show=False)
+    bar = RunBar("quick", 400, show=False)
     for done in (True, False):
         bar.begin("filter", done)
         bar(1, 2)
@@ -235,7 +240,7 @@ def test_a_bar_that_is_not_shown_does_nothing():
 
 
 def test_two_trainings_of_a_stage_share_its_part_of_the_bar():
-    bar = RunBar("small", show=True)
+    bar = RunBar("small", 3000, show=True)
     bar.begin("filter", done=False)
     for step in (1, 2, 1, 2):
         bar(step, 2)
