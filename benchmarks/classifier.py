@@ -125,10 +125,11 @@ def report(table):
         groups.setdefault(row["config"], []).append(row)
     for name, column in ((name, column) for name in groups for column in ("accuracy", "accuracy_warped")):
         if rows := [row for row in groups[name] if row[column]]:
-            by_seed = {seed: statistics.mean(float(r[column]) for r in rows if r["seed"] == seed) for seed in sorted({r["seed"] for r in rows})}
+            by_seed = {seed: [float(r[column]) for r in rows if r["seed"] == seed] for seed in sorted({r["seed"] for r in rows})}
+            whole = [statistics.mean(values) for values in by_seed.values() if len(values) == 6]
             by_speaker = {s: statistics.mean(float(r[column]) for r in rows if r["speaker"] == s) for s in sorted({r["speaker"] for r in rows})}
-            print(f"{name:24s} {column:15s} mean of {len(by_speaker)} by seed ± deviation {mean_and_deviation(by_seed.values())}, {len(by_seed)} seeds;",
-                  *(f"{s} {v:.1f}" for s, v in by_speaker.items()))
+            mean = f"mean of six ± deviation between {len(whole)} seeds {mean_and_deviation(whole)};" if whole else ""
+            print(f"{name:24s} {column:15s} {mean}", *(f"{s} {v:.1f}" for s, v in by_speaker.items()))
 
 
 def speakers(args):
@@ -144,7 +145,8 @@ def left_out(args):
 def nested(args):
     "The configuration for each speaker by the other five's results."
     found = {}
-    for table in ("speakers", "left_out"):
+    tables = [table for table in ("speakers", "left_out") if (RESULTS / f"classifier_{table}.csv").is_file()]
+    for table in tables:
         for row in read_table(RESULTS / f"classifier_{table}.csv"):
             name = row["config"] if table == "speakers" else f"without {row['config']}"
             if row["seed"] == "0":
@@ -210,7 +212,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, left_out, nested, strangers, esc10")
     parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, strangers, source, voices")
-    parser.add_argument("--seeds", type=lambda text: range(int(text)), default=range(1), help="trainings of each")
+    parser.add_argument("--seeds", type=lambda text: range(*map(int, text.split(":"))), default=range(1), help="trainings of each; 1:3 = seeds 1 and 2")
     parser.add_argument("--speakers", type=lambda text: text.split(","), default="george,jackson,lucas,nicolas,theo,yweweler", help="of FSDD")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/classifier"), help="where the trainings are kept")
