@@ -1,10 +1,10 @@
 """How often the classifier is right: FSDD's official split, each of its six speakers left out, voices of a synthesiser, ESC-10's five folds.
 
     SPECGEN_DATA=... python benchmarks/classifier.py                                            # official split, six speakers, five folds: preset small
-    python benchmarks/classifier.py --only speakers --preset small,voices,strangers,source     # classifier_speakers.csv; --seeds 3
-    python benchmarks/classifier.py --only left_out                                             # the preset strangers without one step at a time
+    python benchmarks/classifier.py --only speakers --preset small,voices,copies,source         # classifier_speakers.csv; --seeds 3
+    python benchmarks/classifier.py --only left_out                                             # the preset copies without one step at a time
     python benchmarks/classifier.py --only nested                                               # trains nothing: reads the two tables
-    python benchmarks/classifier.py --only strangers --preset small,strangers,source            # wants the program espeak-ng
+    python benchmarks/classifier.py --only strangers --preset small,copies,source               # wants the program espeak-ng
 
 Every training is kept under --out and taken up again from there; delete a folder to train it anew. Finished ones are entered into the tables under
 benchmarks/results in place of older rows. `accuracy_warped` is that of the mean of a clip's probabilities and those of eight copies of it, moved and warped.
@@ -52,8 +52,8 @@ def named(name):
 
 
 def left_out_presets():
-    "The preset `words/strangers` without one step at a time, by what is left out."
-    full = Classifier.presets["words/strangers"]
+    "The preset `words/copies` without one step at a time, by what is left out."
+    full = Classifier.presets["words/copies"]
     def without(**augment):
         return replace(full, augment={name: value for name, value in {**full.augment, **augment}.items() if value is not None})
 
@@ -211,7 +211,7 @@ def esc10(args):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, left_out, nested, strangers, esc10")
-    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, strangers, source, voices")
+    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, copies, source, voices")
     parser.add_argument("--seeds", type=lambda text: range(*map(int, text.split(":"))), default=range(1), help="trainings of each; 1:3 = seeds 1 and 2")
     parser.add_argument("--speakers", type=lambda text: text.split(","), default="george,jackson,lucas,nicolas,theo,yweweler", help="of FSDD")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")

@@ -156,7 +156,7 @@ Classifier.presets |= {
         dataset=WORD_MELS, augment=WORD_CHANGES,
         model=dict(channels=(32, 64, 128, 128), stem=(2, 2), bands=3),
         training=dict(epochs=30, max_steps=4000, batch_size=64, lr=3e-3, validate_every=200, **FULL)),
-    "words/strangers": Preset(  # a minute of one core: small, that has also heard every clip in other rooms, through other microphones and lines
+    "words/copies": Preset(  # a minute of one core: small, that has also heard every clip in other rooms, through other microphones and lines
         dataset=dict(WORD_MELS, copies=2), augment=WORD_CHANGES,
         model=dict(channels=(32, 64, 128, 128), stem=(2, 2), bands=3),
         training=dict(epochs=10, max_steps=4000, batch_size=64, lr=3e-3, validate_every=200, **FULL)),
