@@ -112,13 +112,13 @@ def vae_rows(name, model, data, listeners):
 def vae(args, title):
     "One of the source's models as far as it goes, and beside the standard one the preset `small`."
     recordings = load_recordings("fsdd")
-    listeners = SoundDataset.prepare(recordings), None
-    listeners = listeners[0], SoundEvaluator.fit(listeners[0], out=args.out / "evaluator", progress=False)
     preset, how = VAE.preset("source"), {} if title == "vae" else dict(MIXTURE)
     if how:
         preset = preset.changed(training=dict(batch_size=16, epochs=15))
     data, folder = VAE.prepare(recordings, preset=preset), args.out / f"{title}_{args.seed}"
     seconds = for_minutes(folder, args.minutes, lambda: VAE.fit(data, preset=preset, out=folder, seed=args.seed, progress=False, **how))
+    sounds = SoundDataset.prepare(recordings)
+    listeners = sounds, SoundEvaluator.fit(sounds, out=args.judges, progress=False)
     prior, clusters = how.pop("prior", "standard"), how.pop("clusters", True)
     model, done, steps = weights_so_far(untrained(data, preset, prior, clusters, args.seed, how), folder)
     cost = costs(done, steps, -(-len(data.train) // preset.training["batch_size"]), seconds)
@@ -158,6 +158,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/source"), help="where the trainings are kept")
+    parser.add_argument("--judges", type=Path, default=Path("runs/vae/evaluator_sounds"), help="where the evaluation classifiers of benchmarks/vae.py are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(machine())

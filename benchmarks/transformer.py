@@ -5,6 +5,7 @@
     python benchmarks/transformer.py --only folds --preset patches/small
     python benchmarks/transformer.py --only folds --preset plain/small
     python benchmarks/transformer.py --only ablation --folds 1         # the preset small without one thing after the other
+    python benchmarks/transformer.py --only folds,ensemble --seed 1    # one more seed of every fold; the seeds' probabilities averaged
     python benchmarks/transformer.py --only ship                       # the best fold's weights in half precision into specgen/weights/ast-esc10
 
 Every training is kept under --out and taken up again from there. Finished folds are entered into the tables under benchmarks/results, in place of older rows
@@ -75,6 +76,20 @@ def folds(args):
     print(f"{args.preset}: {found.summary}")
 
 
+def ensemble(args):
+    "The trainings of a preset under --out, all seeds of a fold: their probabilities averaged."
+    recordings, name = load_recordings("esc10"), args.preset.replace("/", "_")
+    for fold in args.folds:
+        members = [path.parent for path in sorted(args.out.glob(f"{name}_*/fold{fold}/config.json"))]
+        test = AST.prepare(recordings, preset=args.preset, by="fold", test=fold).test
+        probs = torch.stack([AST.from_pretrained(folder).predict_proba(test.spectrograms) for folder in members])
+        each, together = ((p.argmax(-1) == test.labels).float().mean(-1) for p in (probs, probs.mean(0)))
+        row = {"preset": args.preset, "fold": fold, "members": len(members), "n_test": len(test), "mean_of_each": round(each.mean().item(), 6),
+               "accuracy": round(together.item(), 6)}
+        enter(RESULTS / "ast_ensemble.csv", [row], ("preset", "fold"))
+        print(row, flush=True)
+
+
 def ablation(args):
     "The preset `small` without one thing after the other, for fewer epochs."
     small = AST.preset("small")
@@ -137,7 +152,7 @@ def ship(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="features", help="features, folds, ablation, ship: with commas between")
+    parser.add_argument("--only", default="features", help="features, folds, ensemble, ablation, ship: with commas between")
     parser.add_argument("--folds", type=lambda text: tuple(map(int, text.split(","))), default=(1, 2, 3, 4, 5))
     parser.add_argument("--preset", default="small", help=f"one of {', '.join(AST.presets)}")
     parser.add_argument("--epochs", type=int, default=60, help="of the ablation")
@@ -147,4 +162,4 @@ if __name__ == "__main__":
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.only.split(","):
-        {"features": features, "folds": folds, "ablation": ablation, "ship": ship}[name](args)
+        {"features": features, "folds": folds, "ensemble": ensemble, "ablation": ablation, "ship": ship}[name](args)
