@@ -34,6 +34,7 @@ AUTOENCODER_PRESETS = {
 
 # %% ../nbs/17_autoencoder.ipynb #dcdb4842
 OVERSAMPLING = 128  # components that the randomised decomposition finds beside those that are kept
+MOST = 30_000  # spectrograms that the components are of: more would fill the memory, and change little
 
 
 def pca_procrustes(
@@ -42,9 +43,9 @@ def pca_procrustes(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (384, 6144) matrix with orthonormal rows, (6144,) mean spectrogram
     """The principal components (Halko et al. 2011), rotated to look like the spectrogram at a quarter of its height and width.
 
-    The rotation solves the orthogonal Procrustes problem (Schönemann 1966).
+    Of more than `MOST` spectrograms every second, third, ... one counts. The rotation solves the orthogonal Procrustes problem (Schönemann 1966).
     """
-    x = x.cpu()
+    x = x[:: -(-len(x) // MOST) or 1].cpu()
     flat, kept = x.flatten(1), LATENT[0] * LATENT[1]
     centre = flat.mean(0)
     with seeded(seed):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from made_up import noise
 
+from specgen import autoencoder
 from specgen.autoencoder import Autoencoder, pca_procrustes
 from specgen.core import SpecgenError
 from specgen.models import Preset
@@ -25,6 +26,13 @@ def test_fewer_spectrograms_than_numbers_in_a_latent(n):
     flat = x.flatten(1) - centre
     assert code.shape == (384, 6144)
     assert torch.allclose(flat @ code.T @ code, flat, atol=1e-3)
+
+
+def test_the_components_of_many_spectrograms_are_those_of_some(monkeypatch):
+    x = noise(60, 24, 256)
+    few = pca_procrustes(x[::3])
+    monkeypatch.setattr(autoencoder, "MOST", 20)
+    assert all(torch.equal(a, b) for a, b in zip(pca_procrustes(x), few, strict=True))
 
 
 def test_spectrograms_that_are_all_the_same():
