@@ -7,6 +7,7 @@ __all__ = ['Classifier', 'write_submissions', 'submit']
 
 # %% ../nbs/13_classifier.ipynb #c422dc3f
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -355,6 +356,28 @@ def predict_files(
         probs, best = self.predict_proba(self.encode_files(files[at : at + 64])).topk(min(top, len(self.classes)))
         answers = zip(files[at : at + 64], probs.tolist(), best.tolist(), strict=True)
         rows += [{"file": str(file), "classes": [self.classes[k] for k in own], "probabilities": p} for file, p, own in answers]
+    return rows
+
+# %% ../nbs/13_classifier.ipynb #ev130002
+@patch
+def evaluate_recordings(
+    self: Classifier,
+    source: str | Path,  # of `load_recordings`: of the model's classes, or some of them
+    root: str | Path | None = None,  # likewise, as the next
+    *,
+    strict: bool = False,
+    progress: bool = False,
+) -> list[dict]:  # for each class, then for all: class, n, right, taken_for (the most frequent mistake, or nothing)
+    "How many labelled recordings are named rightly. Raises `SpecgenError` for a class that the model doesn't know."
+    recordings = load_recordings(source, root, strict=strict, progress=progress)
+    if unknown := sorted(set(recordings.classes) - set(self.classes)):
+        raise SpecgenError(f"dataset '{recordings.name}': has the class '{unknown[0]}'; this model knows {', '.join(self.classes)}")
+    named = self.predict_files([item.path for item in recordings], top=1, progress=progress)
+    pairs, rows = [(item.label, row["classes"][0]) for item, row in zip(recordings, named, strict=True)], []
+    for name, own in [*((name, [p for p in pairs if p[0] == name]) for name in recordings.classes), ("all", pairs)]:
+        mistakes = Counter(f"{label} as {said}" for label, said in own if label != said)
+        common = mistakes.most_common(1)[0][0] if mistakes else ""
+        rows.append({"class": name, "n": len(own), "right": sum(label == said for label, said in own), "taken_for": common})
     return rows
 
 # %% ../nbs/13_classifier.ipynb #bc82d88e

@@ -18,13 +18,8 @@ import typer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
 # %% ../nbs/32_cli.ipynb #a6c2cba5
-app = typer.Typer(
-    help="Spectrograms: name what they show, draw new ones, turn them back into sound.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(help="Spectrograms: name what they show, draw new ones, turn them back into sound.", no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 # %% ../nbs/32_cli.ipynb #3dd3947e
 Dataset = Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, esc10, esc50, or a folder with one folder of recordings per class.")]
@@ -188,6 +183,23 @@ def classify_predict(
     typer.echo(f"{done.path}: {done.n_predicted} files")
     if done.unreadable:
         typer.echo(f"specgen: {len(done.unreadable)} files can't be read; {done.unreadable_path} lists them", err=True)
+
+# %% ../nbs/32_cli.ipynb #ev320001
+@classify.command("evaluate")
+def classify_evaluate(
+    dataset: Dataset,
+    root: Root = None,
+    model: Trained = "runs/classifier",
+    strict: Strict = False,
+    device: Device = None,
+    precision: Precision = "auto",
+):
+    "Count how many labelled recordings are named rightly, of each class, such as those of other speakers and microphones; and the most frequent mistake."
+    from specgen.classifier import Classifier
+
+    with trained(Classifier, model, device, precision) as network:
+        for row in network.evaluate_recordings(dataset, root, strict=strict):
+            typer.echo(f"{row['class']:16}{row['right']:6d} of {row['n']:6d}  {row['right'] / max(row['n'], 1):6.1%}  {row['taken_for']}".rstrip())
 
 # %% ../nbs/32_cli.ipynb #a3773471
 transformer = typer.Typer(help="Train the Audio Spectrogram Transformer in folds, and name recordings with it.", no_args_is_help=True)

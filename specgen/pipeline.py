@@ -275,7 +275,7 @@ ESTIMATES = {"quick": (4, 4, 11, 4, 8), "small": (15, 45, 55, 18, 10), "source":
 EVERY_THOUSAND = (4.5, 0.7, 2.5, 2.5, 0.0)  # seconds more of each, for a thousand recordings
 TRAININGS = {"filter": {"quick": 2, "small": 2, "source": 5}}  # of a stage; one where it isn't said
 
-
+# %% ../nbs/30_pipeline.ipynb #cc00002b
 class RunBar:
     "One bar over all stages of a run, with the time left. As a function it is what trainings are given as `progress`."
 

@@ -49,8 +49,8 @@ def test_spaces_around_commas_belong_to_no_word():
 
 def test_the_same_options_have_the_same_meaning_and_default():
     every = commands()
-    assert {"run", "generate", "reassign", "invert", "classify fit", "classify predict", "gan fit", "gan sample", "vae fit", "vae reconstruct",
-            "vae sample", "vae interpolate", "transformer cv", "transformer predict", "score"} <= every.keys()
+    assert {"run", "generate", "reassign", "invert", "classify fit", "classify predict", "classify evaluate", "gan fit", "gan sample", "vae fit",
+            "vae reconstruct", "vae sample", "vae interpolate", "transformer cv", "transformer predict", "score"} <= every.keys()
     fits = ["run", "classify fit", "gan fit", "vae fit", "transformer cv"]
     for name in fits:
         assert {"--dataset", "--root", "--preset", "--out", "--seed", "--strict", "--device", "--precision"} <= every[name].keys(), name
@@ -103,6 +103,11 @@ def test_classify(sounds, tmp_path, capsys):
         does(capsys, "classify", "predict", sounds / "hum", "--model", tmp_path / "model", "--out", out, "--precision", precision)
         with open(out, newline="") as file:
             assert [row["Class"] for row in csv.DictReader(file)] == ["hum"] * 12
+    lines = does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model")
+    assert len(lines) == 3 and lines[-1].startswith("all") and " of     24 " in lines[-1]
+    (tmp_path / "other" / "bark").mkdir(parents=True)
+    (tmp_path / "other" / "bark" / "1.wav").write_bytes(next(sounds.glob("hum/*.wav")).read_bytes())
+    assert "has the class 'bark'" in fails(capsys, "classify", "evaluate", "--dataset", tmp_path / "other", "--model", tmp_path / "model")
     refused = fails(capsys, "classify", "fit", "--dataset", sounds, "--by", "fold", "--test", "1", "--out", tmp_path / "none")
     assert "no split by fold" in refused and not (tmp_path / "none").exists()
     assert "no such folder" in fails(capsys, "classify", "predict", tmp_path / "nowhere", "--model", tmp_path / "model")
