@@ -178,9 +178,9 @@ def source(args):
     "The source's settings to their end beside the model that ships; spectrograms and sounds of every epoch are in outputs_gan."
     _, sounds, evaluator = listeners("esc10", args)
     model, ours = trained("esc10", "source", "source_esc10", args, args.seed), GAN.from_pretrained("specgen/gan-esc10")
-    for n in (len(sounds.test), args.samples):
-        rows = {"the source's settings": drawn(model, sounds, n, args.seed), "ours": drawn(ours, sounds, n, args.seed)}
-        score({"real, held out": sounds.test, **rows}, sounds, evaluator, RESULTS / "gan_source.csv", n if n == len(sounds.test) else None)
+    rows = {"the source's settings": drawn(model, sounds, args.samples, args.seed), "ours": drawn(ours, sounds, args.samples, args.seed)}
+    score({"real, held out": sounds.test, **rows}, sounds, evaluator, RESULTS / "gan_source.csv")
+    score({"real, training": sounds.train, **rows}, sounds, evaluator, RESULTS / "gan_source.csv")
     rows = curve(f"gan {args.seed}", args.out / "source_esc10", ("generator", "discriminator", "d_accuracy"))
     enter(RESULTS / "source_curves.csv", rows, ("training", "step", "name"))
 

@@ -68,7 +68,7 @@ def run(args, name, preset):
 def folds(args):
     found = run(args, args.preset, args.preset)
     enter(RESULTS / "ast_folds.csv", found.rows, ("preset", "fold", "seed"))
-    if args.preset == "small":
+    if (args.preset, args.seed) == ("small", 0):
         enter(RESULTS / "ast_predictions.csv", read_table(args.out / f"small_{args.seed}" / "predictions.csv"), ("fold", "file"))
     for row in found.rows:
         shifted = f"{row['accuracy_ten_shifts']:.1%} with ten shifts"
