@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 import torch
 from numba import njit
 from scipy.ndimage import binary_dilation
@@ -28,9 +27,8 @@ from tqdm import tqdm
 
 from .audio import read_audio, write_audio
 from .core import SpecgenError, atomic
-from specgen.frame_solver import (
-    FAST, Equations, add_gradient, add_gram, check_places, check_shapes, frame_costs, levenberg_marquardt, make_equations, residuals, solve_group, spectra,
-)
+from .frame_solver import Equations, FAST, check_places, check_shapes, frame_costs, levenberg_marquardt, make_equations, solve_group
+from .long_frames import BandTables, band_tables, grow_chain, randomize, refine
 from .reassignment import Framing, reassigned_spectrogram
 
 # %% ../nbs/28_exact_inverse.ipynb #666916dc
@@ -80,18 +78,6 @@ def known_samples(samples, f, d, back, first, frames, hop):
     return base
 
 # %% ../nbs/28_exact_inverse.ipynb #0e1db170
-@njit(**FAST)
-def randomize(x, lo, hi, loudness, attempt, rng):
-    "Gaussian-like noise into x[lo:hi], of a loudness that changes from attempt to attempt; rng (1,) is the generator's state."
-    loud = loudness * (1.0 if attempt % 3 == 0 else 0.3 if attempt % 3 == 1 else 2.0)
-    for i in range(lo, hi):
-        u = 0.0
-        for _ in range(4):
-            rng[0] = (rng[0] * 1103515245 + 12345) & 0x7FFFFFFF
-            u += rng[0] / 2147483648.0 - 0.5
-        x[i] = 1.7 * loud * u
-
-
 @njit(**FAST)
 def search_twice(x, target, weight, tables, lo, hi, floor):
     "Levenberg-Marquardt over the samples lo..hi under the frames that see them, then over all samples; in place. Returns the cost."
@@ -200,6 +186,18 @@ def independent_runs(chain: np.ndarray, history: int) -> list[list[tuple[int, in
     return runs
 
 
+def grow_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chain: np.ndarray, pool: Executor, k: int) -> None:
+    "Continue all chains into the gaps beside them as far as the band of few taps gets, then settle all samples, for the searches to come."
+    n, hop, tries = samples.shape[1], eqs.tables.hop, 4 if k == 0 else 8
+    runs = independent_runs(chain, -(-n // hop))
+    list(pool.map(lambda run: [grow_chain(*gap, samples, chain, eqs, bands, tries, 1000003 * k + 7919 * gap[0] + 1) for gap in run], runs))
+    if runs and (chain == -1).any():
+        x, _ = join(eqs, samples, chain)
+        refine(eqs, x, chain >= 0, pool)
+        for f in np.flatnonzero(chain >= 0):
+            samples[f] = x[f * hop : f * hop + n]
+
+
 def fill_gaps(eqs: Equations, samples: np.ndarray, chain: np.ndarray, pool: Executor, search: Search, k: int) -> None:
     "Close all gaps as far as they close, each from both sides; the random starts depend on the round and the place alone."
 
@@ -232,12 +230,15 @@ def solve_frames(
     patience: int = 8,  # rounds without gain before it gives up
     bar: tqdm | None = None,
     seed: int = 0,
+    bands: BandTables | None = None,  # of long frames, to continue chains by
 ) -> tuple[np.ndarray, np.ndarray, int]:  # samples (frames, n), chain of each frame (-1 unsolved, -2 silent), rounds used
     "Solve every frame up to a sign that is one for each chain of frames."
     samples, chain = np.zeros((len(eqs.scale), eqs.tables.windows.shape[1])), np.where(eqs.silent, -2, -1)
     k, left, gained, long = 0, len(chain), 0, is_long(eqs)
     while left and k - gained < patience:
         solve_groups(eqs, samples, chain, pool, k, seed)
+        if bands:
+            grow_chains(eqs, bands, samples, chain, pool, k)
         for search in searches(k, long):
             fill_gaps(eqs, samples, chain, pool, search, k)
         still = int((chain == -1).sum())
@@ -303,68 +304,6 @@ def join(
         weight[o] += w * w + 1e-12
     return total / np.maximum(weight, 1e-300), segment
 
-# %% ../nbs/28_exact_inverse.ipynb #b643b534
-@njit(**FAST)
-def add_banded(x, eqs, weight, first, band, gradient):
-    "Normal equations of consecutive frames from `first` on, added to band (n, samples; lower form) and gradient. Returns each frame's cost."
-    n, hop, frames = eqs.tables.windows.shape[1], eqs.tables.hop, len(weight)
-    cost, residual, gram, local = np.empty(frames), np.empty((3, eqs.tables.cos.shape[1])), np.empty((n, n)), np.empty(n)
-    for f in range(frames):
-        o, unit = f * hop, 1 / eqs.scale[first + f]
-        spec = spectra(x[o : o + n] * unit, eqs.tables)
-        cost[f] = residuals(spec, eqs.target[first + f], weight[f], residual)
-        gram[:], local[:] = 0.0, 0.0
-        add_gram(spec, weight[f], eqs.tables, 0, n, 0, gram)
-        add_gradient(spec, residual, weight[f], eqs.tables, 0, n, 0, local)
-        for i in range(n):
-            gradient[o + i] += local[i] * unit
-            for j in range(i + 1):
-                band[i - j, o + j] += gram[i, j] * unit * unit
-    return cost
-
-# %% ../nbs/28_exact_inverse.ipynb #c13ab0fe
-def block_step(eqs: Equations, x: np.ndarray, weight: np.ndarray, start: int, size: int) -> tuple[slice, np.ndarray, float]:
-    "The Gauss-Newton step of the frames start to start + size: which samples, how much to subtract, and the cost before. Frames beside it are solved along."
-    n, hop, count = eqs.tables.windows.shape[1], eqs.tables.hop, len(weight)
-    margin, stop = 3 * -(-n // hop), min(start + size, count)
-    u, v = max(start - margin, 0), min(start + size + margin, count)
-    length = (v - u - 1) * hop + n
-    band, gradient = np.zeros((n, length)), np.zeros(length)
-    cost = add_banded(x[u * hop : u * hop + length], eqs, weight[u:v], u, band, gradient)
-    # samples that no window sees keep their value; all others get an equal diagonal
-    unit = np.where(band[0] > 0, 1 / np.sqrt(np.where(band[0] > 0, band[0], 1)), 0)
-    for i in range(n):
-        band[i, : length - i] *= unit[: length - i] * unit[i:]
-    band[0] += np.where(unit > 0, 1e-13, 1.0)
-    change = scipy.linalg.solveh_banded(band, gradient * unit, lower=True, overwrite_ab=True, check_finite=False) * unit
-    lo, hi = start * hop if start else 0, stop * hop if stop < count else len(x)
-    return slice(lo, hi), change[lo - u * hop : hi - u * hop], cost[start - u : stop - u].sum()
-
-# %% ../nbs/28_exact_inverse.ipynb #b6cfe20c
-def refine(
-    eqs: Equations,
-    x: np.ndarray,  # (samples,), changed in place
-    use: np.ndarray,  # (frames,): frames whose equations count
-    pool: Executor,
-    iters: int = 4,
-) -> list[float]:  # cost before, and after each iteration
-    "Gauss-Newton on the whole signal by banded Cholesky, block by block; x becomes the best of all iterations."
-    size, weight = max(256, 1_500_000 // (eqs.tables.windows.shape[1] * eqs.tables.hop)), eqs.weight * use[:, None, None]
-    costs, best = [], x.copy()
-    for i in range(iters + 1):
-        try:
-            steps = list(pool.map(lambda start: block_step(eqs, x, weight, start, size), range(0, len(weight), size)))
-        except np.linalg.LinAlgError:
-            break
-        costs.append(sum(cost for *_, cost in steps))
-        best = x.copy() if costs[-1] == min(costs) else best
-        if i == iters or i and costs[-1] > 0.3 * costs[-2] or costs[-1] < 2 * eqs.noise.sum() or not np.isfinite(costs[-1]):
-            break
-        for where, change, _ in steps:
-            x[where] -= change
-    x[:] = best
-    return costs
-
 # %% ../nbs/28_exact_inverse.ipynb #57a121d7
 @dataclass(frozen=True)
 class Inversion:
@@ -394,14 +333,25 @@ def assess(eqs: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) 
     return Inversion(residual, float(good.mean()), segments, iterations, "; ".join(reasons))
 
 # %% ../nbs/28_exact_inverse.ipynb #0b8592af
+def few_taps(eqs: Equations) -> BandTables | None:
+    "The tables of long frames under a window of few taps."
+    bands = band_tables(eqs.tables) if is_long(eqs) and eqs.tables.dft.shape[1] % 2 == 0 else None
+    return bands if bands and bands.taps.shape[1] <= 17 else None
+
+
 def solve_signal(eqs: Equations, seed: int, workers: int | None, progress: bool | None) -> tuple[np.ndarray, Inversion]:
     "The samples from the first one under a window on, their largest one positive, and how it went. The same for any number of workers."
     bar = tqdm(total=len(eqs.scale), desc="invert", unit="frame", disable=not (len(eqs.scale) > 20_000 if progress is None else progress))
+    bands, found = few_taps(eqs), []
     with bar, threadpool_limits(1), ThreadPoolExecutor(workers or torch.get_num_threads()) as pool:
-        samples, chain, rounds = solve_frames(eqs, pool, bar=bar, seed=seed)
-        x, segment = join(eqs, samples, chain)
-        costs = refine(eqs, x, chain >= 0, pool)
-    result = assess(eqs, x, segment, rounds + len(costs))
+        for tables in (bands, None) if bands else (None,):  # full systems where few taps do not get everywhere
+            samples, chain, rounds = solve_frames(eqs, pool, bar=bar, seed=seed, bands=tables)
+            x, segment = join(eqs, samples, chain)
+            costs = refine(eqs, x, chain >= 0, pool)
+            found.append((x, assess(eqs, x, segment, rounds + len(costs))))
+            if found[-1][1].solved == 1:
+                break
+    x, result = max(found, key=lambda pair: pair[1].solved)
     return -x if x[np.argmax(np.abs(x))] < 0 else x, result
 
 
