@@ -193,7 +193,7 @@ def grow_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chain: n
     list(pool.map(lambda run: [grow_chain(*gap, samples, chain, eqs, bands, tries, 1000003 * k + 7919 * gap[0] + 1) for gap in run], runs))
     if runs and (chain == -1).any():
         x, _ = join(eqs, samples, chain)
-        refine(eqs, x, chain >= 0, pool)
+        refine(eqs, x, chain >= 0, pool, iters=4)
         for f in np.flatnonzero(chain >= 0):
             samples[f] = x[f * hop : f * hop + n]
 
@@ -335,7 +335,8 @@ def assess(eqs: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) 
 # %% ../nbs/28_exact_inverse.ipynb #0b8592af
 def few_taps(eqs: Equations) -> BandTables | None:
     "The tables of long frames under a window of few taps."
-    bands = band_tables(eqs.tables) if is_long(eqs) and eqs.tables.dft.shape[1] % 2 == 0 else None
+    n_fft = eqs.tables.dft.shape[1]
+    bands = band_tables(eqs.tables) if n_fft > 256 and n_fft % 2 == 0 else None
     return bands if bands and bands.taps.shape[1] <= 17 else None
 
 
