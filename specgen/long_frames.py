@@ -8,7 +8,7 @@ __all__ = ['LOOSE', 'BandTables', 'band_penalty', 'band_tables', 'fourier', 'spe
            'grow_chain', 'transform_back', 'gram_rows', 'add_gram_band', 'add_gradient_rows', 'add_banded',
            'equal_diagonal', 'block_step', 'refine']
 
-# %% ../nbs/28_long_frames.ipynb #1c11f76c
+# %% ../nbs/28_long_frames.ipynb #0ff32288
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
-from .frame_solver import FAST, Equations, FrameTables, frame_costs, residuals
+from .frame_solver import FAST, Equations, FrameTables, frame_costs
 
 # %% ../nbs/28_long_frames.ipynb #c4315e75
 class BandTables(NamedTuple):
@@ -267,10 +267,10 @@ def randomize(x, lo, hi, loudness, attempt, rng):
             u += rng[0] / 2147483648.0 - 0.5
         x[i] = 1.7 * loud * u
 
-# %% ../nbs/28_long_frames.ipynb #4c288024
+# %% ../nbs/28_long_frames.ipynb #e739402b
 @njit(**FAST)
-def attempt_frame(attempt, base, side, target, weight, hop, bands, rng, work):
-    "Search one frame from the samples known, base (n_fft,); `work` (3, bins) is space for weights. Returns the cost and the samples."
+def attempt_frame(attempt, base, side, target, weight, limit, hop, bands, rng, work):
+    "Search one frame for a cost below limit from the samples known, base (n_fft,); `work` (3, bins) is space. Returns the cost and the samples."
     x, n_fft, floor = base.copy(), len(base), 0.3 if attempt < 3 else 1.0
     prior = 1.0 if attempt == 0 else 10.0 if attempt in (1, 3) else 30.0
     if attempt > 3:
@@ -280,8 +280,8 @@ def attempt_frame(attempt, base, side, target, weight, hop, bands, rng, work):
         for i in range(3):
             work[i, k] = 1 / (np.sqrt(target[0, k]) + floor) if weight[i, k] > 0 else 0.0
     cost = solve_frame(x, base, side, target, work, prior, bands, 20 if attempt == 0 else 40, 1e-3, 0.02)
-    if cost < 3e-2:
-        for prior in (1.0, 1e-2, 1e-4):
+    if cost < max(3e-2, limit):
+        for prior in (1.0, 1e-2, 1e-4) if limit < 1e-6 else (1.0, 0.1, 0.03):  # noise leaves more to the neighbours
             cost = solve_frame(x, base, side, target, weight, prior, bands, 10, 1e-6, 0.1)
     return cost, x
 
@@ -298,8 +298,9 @@ def grow_chain(left, right, samples, chain, eqs, bands, tries, seed):
                 g, alive[side] = ends[side] + 1 - 2 * side, False
                 base[start : start + n] = neighbours_say(ends[side], 1 - 2 * side, samples, chain, tables) / eqs.scale[g]
                 for attempt in range(tries):
-                    cost, x = attempt_frame(attempt, base, side, eqs.target[g], eqs.weight[g], tables.hop, bands, rng, work)
-                    if cost < max(LOOSE, eqs.accept[g]):
+                    limit = max(LOOSE, eqs.accept[g])
+                    cost, x = attempt_frame(attempt, base, side, eqs.target[g], eqs.weight[g], limit, tables.hop, bands, rng, work)
+                    if cost <= limit:
                         samples[g], chain[g] = x[start : start + n] * eqs.scale[g], chain[ends[side]]
                         ends[side], alive[side] = g, True
                         break
@@ -401,7 +402,7 @@ def equal_diagonal(band, damp):
         band[j, 0] = 1.0 + damp
     return unit
 
-# %% ../nbs/28_long_frames.ipynb #40fa45ab
+# %% ../nbs/28_long_frames.ipynb #100d543e
 def block_step(eqs: Equations, bands: BandTables, x: np.ndarray, weight: np.ndarray, damp: float, start: int, size: int) -> tuple[slice, np.ndarray]:
     "The Gauss-Newton step of the frames start to start + size: which samples, and how much to subtract. Frames beside it are solved along."
     n, hop, count = eqs.tables.windows.shape[1], eqs.tables.hop, len(weight)
@@ -429,7 +430,7 @@ def refine(
     weight, costs, best = eqs.weight * use[:, None, None], [frame_costs(x, eqs)[use].sum()], x.copy()
     soft = np.divide(weight, 1 + 0.1 * weight)
     while len(costs) <= iters and 2 * eqs.noise[use].sum() < costs[-1] < np.inf and (len(costs) < 3 or costs[-1] < 0.5 * costs[-3]):
-        now, new = weight if costs[-1] < 1e-16 * len(use) else soft, x.copy()
+        now = weight if costs[-1] < 1e-16 * len(use) else soft
         try:
             steps = list(pool.map(lambda start, now=now: block_step(eqs, bands, x, now, damp, start, size), range(0, len(use), size)))
         except np.linalg.LinAlgError:
