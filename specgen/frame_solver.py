@@ -176,15 +176,6 @@ def frame_tables(framing: Framing) -> tuple[FrameTables, np.ndarray]:  # and the
     return FrameTables(framing.hop_length, scaled, np.cos(angle), np.sin(angle), dft, int(first)), gain
 
 # %% ../nbs/27_frame_solver.ipynb #3f812d60
-def weigh_equations(m, known, gain, place, eps) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (frames, 3, bins), and the cost (frames,) that the features' precision explains.
-
-    m (frames, bins) are magnitudes relative to the frame's loudest, `known` the equations that count, `place` (frames, 1) the size of the times in samples."""
-    errors = eps * np.stack([2 * m + m * m, 2 * m + m * m * gain[1] * np.pi, 2 * m + m * m * gain[2] * place], 1)
-    weight = np.ascontiguousarray(known / (m[:, None] + 0.01 + 1e5 * errors))
-    return weight, ((errors * weight) ** 2).sum((1, 2))
-
-
 def weigh_noisy(target, known, gain, precision, rate) -> tuple[np.ndarray, np.ndarray]:
     """Weights (frames, 3, bins), and the cost (frames,) to expect, of features with noise.
 
@@ -193,6 +184,18 @@ def weigh_noisy(target, known, gain, precision, rate) -> tuple[np.ndarray, np.nd
     errors = np.hypot(2 * precision[2] * target, turns[:, None] * target[:, :1])
     level = max(precision[2], turns.max() / 2, 1e-9)
     weight = np.ascontiguousarray(known * min(0.01, level) / np.hypot(errors, min(3e-4, 0.06 * level)))
+    return weight, ((errors * weight) ** 2).sum((1, 2))
+
+
+def weigh_equations(m, target, known, gain, place, eps, rate) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (frames, 3, bins), and the cost (frames,) that the features' precision explains.
+
+    m (frames, bins) are magnitudes relative to the frame's loudest, `known` the equations that count, `place` (frames, 1) the size of the times in samples,
+    eps the relative error, or the noise as in `weigh_noisy`."""
+    if isinstance(eps, tuple):
+        return weigh_noisy(target, known, gain, eps, rate)
+    errors = eps * np.stack([2 * m + m * m, 2 * m + m * m * gain[1] * np.pi, 2 * m + m * m * gain[2] * place], 1)
+    weight = np.ascontiguousarray(known / (m[:, None] + 0.01 + 1e5 * errors))
     return weight, ((errors * weight) ** 2).sum((1, 2))
 
 # %% ../nbs/27_frame_solver.ipynb #7093b05c
@@ -205,8 +208,7 @@ def make_equations(
     precision: float | tuple | None,  # relative error, None = of the float type; or noise in hertz, seconds, relative of mags
 ) -> Equations:
     "Features as `Equations`."
-    noisy, near = isinstance(precision, tuple), 4 * np.finfo(mags.dtype).eps
-    eps = np.finfo(mags.dtype).eps / 2 if noisy or not precision else precision
+    eps, near = precision or np.finfo(mags.dtype).eps / 2, 4 * np.finfo(mags.dtype).eps
     (tables, gain), (bins, starts) = frame_tables(framing), framing.grid(mags.shape[1])
     f, t, M = (np.asarray(v.T, float) for v in (freqs, times, mags))
     masked, no_f, no_t = unknown_places(f, t, M, framing, ref_power, near)
@@ -218,12 +220,9 @@ def make_equations(
     # one memory layout, whatever the layout of the features, so that the loops are compiled once
     target = np.ascontiguousarray(np.stack([m * m, gain[1] * a * m * m, gain[2] * b * m * m], 1))
     known = np.stack([np.ones_like(no_f), ~no_f, ~no_t], 1)
-    if noisy:
-        weight, noise = weigh_noisy(target, known, gain, precision, rate)
-    else:
-        weight, noise = weigh_equations(m, known, gain, np.maximum(starts * rate, framing.n_fft), eps)
+    weight, noise = weigh_equations(m, target, known, gain, np.maximum(starts * rate, framing.n_fft), eps, rate)
     guess = pghi_init(f.T, t.T, M.T, framing)[tables.start :]
-    return Equations(target, weight, scale, 1e-13 + (4 if noisy else 30) * noise, noise, masked.mean(1), silent, guess, tables)
+    return Equations(target, weight, scale, 1e-13 + (4 if isinstance(precision, tuple) else 30) * noise, noise, masked.mean(1), silent, guess, tables)
 
 # %% ../nbs/27_frame_solver.ipynb #53596111
 @njit(**FAST)

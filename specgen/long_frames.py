@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOOSE', 'BandTables', 'band_penalty', 'band_tables', 'fourier', 'spectra4', 'band_residuals', 'band_rows',
-           'band_system', 'band_solve', 'to_samples', 'solve_frame', 'neighbours_say', 'randomize', 'attempt_frame',
-           'grow_chain', 'transform_back', 'gram_rows', 'add_gram_band', 'add_gradient_rows', 'add_banded',
-           'equal_diagonal', 'block_step', 'refine']
+           'add_penalty_gradient', 'band_system', 'band_solve', 'to_samples', 'solve_frame', 'neighbours_say',
+           'randomize', 'attempt_frame', 'grow_chain', 'transform_back', 'gram_rows', 'add_gram_band',
+           'add_gradient_rows', 'add_banded', 'equal_diagonal', 'block_step', 'refine']
 
 # %% ../nbs/28_long_frames.ipynb #0ff32288
 from concurrent.futures import Executor
@@ -18,7 +18,7 @@ from numba import njit
 
 from .frame_solver import FAST, Equations, FrameTables, frame_costs
 
-# %% ../nbs/28_long_frames.ipynb #c4315e75
+# %% ../nbs/28_long_frames.ipynb #36eeef7a
 class BandTables(NamedTuple):
     "The transform of one frame of n_fft samples by two short ones, and its windows as filters along frequency."
 
@@ -30,7 +30,7 @@ class BandTables(NamedTuple):
     twiddle: np.ndarray  # (p, q), complex
     outer: np.ndarray  # (q, q), complex
 
-
+# %% ../nbs/28_long_frames.ipynb #910f4bd9
 @njit(**FAST)
 def band_penalty(taps, bins):
     "J'J (unknowns, width) of the real and imaginary part of a filtered spectrum, in the layout of `band_system`."
@@ -98,7 +98,7 @@ def spectra4(x, known, side, bands):
             out[2 * i + 1, k] = complex(0.5 * (p - q).imag, -0.5 * (p - q).real)
     return out
 
-# %% ../nbs/28_long_frames.ipynb #52cebdbb
+# %% ../nbs/28_long_frames.ipynb #46a94979
 @njit(**FAST)
 def band_residuals(spec, target, weight, prior, out):
     "Weighted errors of a frame's three equations, then real and imaginary part of the penalty, into out (5, bins). Returns the sum of squares."
@@ -113,7 +113,7 @@ def band_residuals(spec, target, weight, prior, out):
             cost += out[i, k] ** 2
     return cost
 
-
+# %% ../nbs/28_long_frames.ipynb #4528bce6
 @njit(**FAST)
 def band_rows(k, spec, weight, taps, first, rows):
     "Derivatives of bin k's three equations by the unknowns from bin `first` on, into rows (3, unknowns)."
@@ -134,7 +134,19 @@ def band_rows(k, spec, weight, taps, first, rows):
         rows[2, p] += g3.real
         rows[2, p + 1] -= mirror * g3.imag
 
-# %% ../nbs/28_long_frames.ipynb #358b2363
+# %% ../nbs/28_long_frames.ipynb #1ba33cf9
+@njit(**FAST)
+def add_penalty_gradient(k, residual, taps, prior, gradient):
+    "Add the part of the penalty at bin k to J'r."
+    reach, last = len(taps) // 2, residual.shape[1] - 1
+    for q in range(-reach, reach + 1):
+        j, mirror, g = k - q, 1.0, prior * taps[q + reach]
+        if j < 0 or j > last:
+            j, mirror = (-j if j < 0 else 2 * last - j), -1.0
+        gradient[2 * j] += residual[3, k] * g.real + residual[4, k] * g.imag
+        gradient[2 * j + 1] += mirror * (residual[4, k] * g.real - residual[3, k] * g.imag)
+
+# %% ../nbs/28_long_frames.ipynb #727c2c57
 @njit(**FAST)
 def band_system(spec, residual, weight, bands, side, prior, rows, band, gradient):
     "J'J into band (unknowns, width), where band[j, p] is entry (j + p, j), and J'r into gradient."
@@ -144,13 +156,7 @@ def band_system(spec, residual, weight, bands, side, prior, rows, band, gradient
         first = max(0, k - reach)
         count = 2 * (min(last, k + reach) - first + 1)
         band_rows(k, spec, weight, taps, first, rows)
-        for q in range(-reach, reach + 1):
-            j, mirror = k - q, 1.0
-            if j < 0 or j > last:
-                j, mirror = (-j if j < 0 else 2 * last - j), -1.0
-            g = prior * taps[3 + side, q + reach]
-            gradient[2 * j] += residual[3, k] * g.real + residual[4, k] * g.imag
-            gradient[2 * j + 1] += mirror * (residual[4, k] * g.real - residual[3, k] * g.imag)
+        add_penalty_gradient(k, residual, taps[3 + side], prior, gradient)
         lo, hi, e0, e1, e2 = 2 * (max(0, k - bands.near) - first), 2 * (min(last, k + bands.near) - first + 1), residual[0, k], residual[1, k], residual[2, k]
         for b in range(count):
             r, column = rows[2, b], band[2 * first + b]
@@ -163,7 +169,7 @@ def band_system(spec, residual, weight, bands, side, prior, rows, band, gradient
             for a in range(b, hi):
                 column[a - b] += r0 * rows[0, a] + r1 * rows[1, a]
 
-
+# %% ../nbs/28_long_frames.ipynb #c70378f5
 @njit(**FAST)
 def band_solve(band, damp, gradient, factor, out):
     "Solve (band + diag damp) out = gradient by Cholesky, column by column; False when that is not positive definite."
@@ -189,7 +195,7 @@ def band_solve(band, damp, gradient, factor, out):
         out[j] = s * factor[j, 0]
     return True
 
-
+# %% ../nbs/28_long_frames.ipynb #0dd0d680
 @njit(**FAST)
 def to_samples(step, bands):
     "Real and imaginary parts of a frame's spectrum (2 * bins,), one after the other, as samples (n_fft,)."
@@ -203,40 +209,34 @@ def to_samples(step, bands):
     z[0], z[bins - 1] = z[0].real, z[bins - 1].real
     return fourier(z, bands).real / n_fft
 
-# %% ../nbs/28_long_frames.ipynb #acf8c07d
+# %% ../nbs/28_long_frames.ipynb #74530771
 @njit(**FAST)
 def solve_frame(x, known, side, target, weight, prior, bands, iters, damping, drop):
     "Search x (n_fft,) in place until the cost falls by less than the share `drop` in a step. Returns the cost."
-    bins, width, floor, raise_by, fresh, top = len(x) // 2 + 1, 2 * bands.taps.shape[1], 1e-13, 2.0, True, 0.0
+    bins, width, raise_by, fresh = len(x) // 2 + 1, 2 * bands.taps.shape[1], 2.0, True
     band, factor, rows = np.zeros((2 * bins, width)), np.zeros((2 * bins, width)), np.zeros((3, width))
     gradient, step, damp = np.zeros(2 * bins), np.zeros(2 * bins), np.zeros(2 * bins)
     residual, spare, spec = np.empty((5, bins)), np.empty((5, bins)), spectra4(x, known, side, bands)
-    cost = band_residuals(spec, target, weight, prior, residual)
-    for _ in range(iters if cost > floor else 0):
+    cost, gain = band_residuals(spec, target, weight, prior, residual), np.inf
+    while iters > 0 and cost > 1e-13 and gain > drop * cost and damping < 1e6:
+        iters -= 1
         if fresh:
             band_system(spec, residual, weight, bands, side, prior, rows, band, gradient)
-            top = band[:, 0].max()
-        damp[:] = damping * (band[:, 0] + 1e-9 * top) + 1e-14 * top
-        new, new_cost = x, np.inf
-        if band_solve(band, damp, gradient, factor, step):
-            new = x - to_samples(step, bands)
-            new_spec = spectra4(new, known, side, bands)
-            new_cost = band_residuals(new_spec, target, weight, prior, spare)
-        fresh = new_cost < cost
+        damp[:] = damping * band[:, 0] + (1e-9 * damping + 1e-14) * band[:, 0].max()
+        fresh = band_solve(band, damp, gradient, factor, step)
+        new = x - to_samples(step, bands)
+        new_spec = spectra4(new, known, side, bands)
+        new_cost = band_residuals(new_spec, target, weight, prior, spare)
+        fresh = fresh and new_cost < cost
         if fresh:
             gain, promise = cost - new_cost, (step * (damp * step + gradient)).sum()
-            damping *= max(0.1, 1 - (2 * gain / max(promise, 1e-300) - 1) ** 3)
-            x[:], spec, cost, raise_by = new, new_spec, new_cost, 2.0
-            residual, spare = spare, residual
-            if gain < drop * (cost + gain) or cost < floor:
-                break
+            damping, raise_by = damping * max(0.1, 1 - (2 * gain / max(promise, 1e-300) - 1) ** 3), 2.0
+            x[:], spec, cost, residual, spare = new, new_spec, new_cost, spare, residual
         else:
             damping, raise_by = damping * raise_by, 2 * raise_by
-            if damping > 1e6:
-                break
     return cost
 
-# %% ../nbs/28_long_frames.ipynb #8815fc43
+# %% ../nbs/28_long_frames.ipynb #e566239f
 LOOSE = 1e-9  # cost of a frame that is right, but not yet exact
 
 
@@ -255,7 +255,7 @@ def neighbours_say(f, d, samples, chain, tables):
         total[m] = total[m] / weight[m] if weight[m] > 1e-9 else 0.0
     return total
 
-
+# %% ../nbs/28_long_frames.ipynb #15b0c7e1
 @njit(**FAST)
 def randomize(x, lo, hi, loudness, attempt, rng):
     "Gaussian-like noise into x[lo:hi], of a loudness that changes from attempt to attempt; rng (1,) is the generator's state."
@@ -267,7 +267,7 @@ def randomize(x, lo, hi, loudness, attempt, rng):
             u += rng[0] / 2147483648.0 - 0.5
         x[i] = 1.7 * loud * u
 
-# %% ../nbs/28_long_frames.ipynb #e739402b
+# %% ../nbs/28_long_frames.ipynb #c21a40db
 @njit(**FAST)
 def attempt_frame(attempt, base, side, target, weight, limit, hop, bands, rng, work):
     "Search one frame for a cost below limit from the samples known, base (n_fft,); `work` (3, bins) is space. Returns the cost and the samples."
@@ -285,7 +285,7 @@ def attempt_frame(attempt, base, side, target, weight, limit, hop, bands, rng, w
             cost = solve_frame(x, base, side, target, weight, prior, bands, 10, 1e-6, 0.1)
     return cost, x
 
-
+# %% ../nbs/28_long_frames.ipynb #fd5c4158
 @njit(**FAST)
 def grow_chain(left, right, samples, chain, eqs, bands, tries, seed):
     "Continue the solved frames on both sides of a gap towards one another; marks solved frames in `chain`."
@@ -305,7 +305,7 @@ def grow_chain(left, right, samples, chain, eqs, bands, tries, seed):
                         ends[side], alive[side] = g, True
                         break
 
-# %% ../nbs/28_long_frames.ipynb #f8c3e70e
+# %% ../nbs/28_long_frames.ipynb #ec56119c
 @njit(**FAST)
 def transform_back(rows, bands):
     "Sums over the bins of cosines by the real part, sines by the imaginary part of rows (r, bins), r even: two periods of each, (r, 2 * n_fft)."
@@ -322,7 +322,7 @@ def transform_back(rows, bands):
             out[r + 1, m], out[r + 1, m + n_fft] = value.imag, value.imag
     return out
 
-
+# %% ../nbs/28_long_frames.ipynb #111d224e
 @njit(**FAST)
 def gram_rows(spec, weight, out):
     "What every bin adds to J'J before the transform, into out (12, bins)."
@@ -336,7 +336,7 @@ def gram_rows(spec, weight, out):
         out[6, k], out[7, k], out[8, k], out[9, k] = w3 * tc * h, w3 * tc * hc, w3 * power, w3 * hc * hc
         out[10, k], out[11, k] = -w2 * d * hc, w3 * t * hc
 
-# %% ../nbs/28_long_frames.ipynb #67b476b3
+# %% ../nbs/28_long_frames.ipynb #06a9a691
 @njit(**FAST)
 def add_gram_band(spec, weight, tables, bands, unit, at, band):
     "Add J'J of one frame, times unit squared, to band (samples, n): row j holds the products with the samples j, j + 1, ...; the frame begins at `at`."
@@ -354,7 +354,7 @@ def add_gram_band(spec, weight, tables, bands, unit, at, band):
             by_t = wj * (wt[p] + hwt[p]) + tj * (tt[p] + htt[p])
             row[p] += w[p] * by_w + d[p] * by_d + t[p] * by_t
 
-
+# %% ../nbs/28_long_frames.ipynb #73580933
 @njit(**FAST)
 def add_gradient_rows(spec, residual, weight, tables, bands, unit, at, gradient):
     "Add J'r of one frame, times unit, to gradient (samples,) from `at` on."
@@ -369,7 +369,7 @@ def add_gradient_rows(spec, residual, weight, tables, bands, unit, at, gradient)
         m = tables.start + i
         gradient[at + i] += unit * (w[0, i] * waves[0, m] + w[1, i] * waves[1, m] + w[2, i] * waves[2, m])
 
-# %% ../nbs/28_long_frames.ipynb #49c19307
+# %% ../nbs/28_long_frames.ipynb #5c6d0f61
 @njit(**FAST)
 def add_banded(x, eqs, weight, first, bands, band, gradient):
     "Normal equations of consecutive frames from `first` on, added to band (samples, n), unless it is empty, and gradient (samples,)."
@@ -388,7 +388,7 @@ def add_banded(x, eqs, weight, first, bands, band, gradient):
         if len(band):
             add_gram_band(spec, weight[f], tables, bands, unit, o, band)
 
-
+# %% ../nbs/28_long_frames.ipynb #19b69670
 @njit(**FAST)
 def equal_diagonal(band, damp):
     "Scale band (samples, n) in place to a diagonal of 1 + damp; returns the factors (samples,), 0 for samples that no window sees, which keep their value."
@@ -402,7 +402,7 @@ def equal_diagonal(band, damp):
         band[j, 0] = 1.0 + damp
     return unit
 
-# %% ../nbs/28_long_frames.ipynb #100d543e
+# %% ../nbs/28_long_frames.ipynb #9dfa70d9
 def block_step(eqs: Equations, bands: BandTables, x: np.ndarray, weight: np.ndarray, damp: float, start: int, size: int) -> tuple[slice, np.ndarray]:
     "The Gauss-Newton step of the frames start to start + size: which samples, and how much to subtract. Frames beside it are solved along."
     n, hop, count = eqs.tables.windows.shape[1], eqs.tables.hop, len(weight)
@@ -416,7 +416,7 @@ def block_step(eqs: Equations, bands: BandTables, x: np.ndarray, weight: np.ndar
     lo, hi = start * hop if start else 0, stop * hop if stop < count else u * hop + length
     return slice(lo, hi), change[lo - u * hop : hi - u * hop]
 
-
+# %% ../nbs/28_long_frames.ipynb #abccb71e
 def refine(
     eqs: Equations,
     x: np.ndarray,  # (samples,), changed in place
