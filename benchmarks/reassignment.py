@@ -1,11 +1,13 @@
 """The exact inverse of the reassigned spectrogram, and the forward transform beside librosa's: every figure in one run.
 
-    SPECGEN_DATA=... python benchmarks/reassignment.py [--quick] [--threads 2] [--only exact,float32,settings,hops,speed,forward]
+    SPECGEN_DATA=... python benchmarks/reassignment.py [--quick] [--threads 2] [--only exact,float32,settings,hops,speed,forward,survey,noise]
 
 Reads `speech/*.wav` (resampled to 16 kHz, first 4 s) and `fsdd/recordings` under SPECGEN_DATA. Errors are after alignment of the one global sign, over
-the samples that the frames cover. --quick takes two sentences and two digits.
+the samples that the frames cover. --quick takes two sentences and two digits. survey and noise write their tables to `results/inverse_*.csv`; they take
+LibriSpeech utterances and made-up chords, a second each, and measure processor seconds on one thread.
 """
 import argparse
+import csv
 import os
 import resource
 import statistics
@@ -79,11 +81,85 @@ def forward(repeats=15):
         print(f"  {name:46s}{16 / statistics.median(values):8.0f} clips/s   {base / statistics.median(values):5.2f} x librosa")
 
 
+def chords(seconds, sr=16000, seed=0):
+    "A music-like sound: three chords of decaying harmonics, from a seed."
+    rng, t, sound = np.random.default_rng(seed), np.arange(int(seconds * sr)) / sr, 0
+    for start in np.linspace(0, seconds, 3, endpoint=False):
+        for note in rng.choice([220.0, 261.6, 329.6, 392.0, 440.0], 3, replace=False):
+            since, pitch = t - start, note * (1 + 0.002 * rng.standard_normal())
+            tones = sum(np.sin(2 * np.pi * k * pitch * since + rng.uniform(0, 6)) / k**1.5 for k in range(1, 15))
+            sound = sound + np.where(since > 0, tones * (1 - np.exp(-since / 0.01)) * np.exp(-since / 0.3), 0)
+    return 0.1 * sound + 1e-4 * rng.standard_normal(len(t))
+
+
+def inverted(y, parts, settings):
+    "The sound of features of y, its SNR in dB, the result, and processor seconds on one thread."
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x, result = invert(*parts, sr=16000, workers=1, length=len(y), **settings)
+    return x, 10 * np.log10(np.mean(y**2) / max(mse_up_to_sign(x, y), 1e-300)), result, time.process_time() - start
+
+
+def write_table(name, rows):
+    "Rows (dictionaries) as results/inverse_{name}.csv."
+    with (Path(__file__).parent / f"results/inverse_{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def survey(clips):
+    "Success, SNR and processor seconds: windows at four hops a frame, fewer of them for long frames, other hops at some."
+    rows = []
+    for n_fft, seconds in ((80, 1.0), (256, 1.0), (512, 1.0), (1024, 0.6)):
+        for name in ("hann", "hamming", "gaussian")[: {512: 2, 1024: 1}.get(n_fft, 3)]:
+            window = ("gaussian", n_fft / 8) if name == "gaussian" else name
+            for share in (8, 4, 2) if n_fft <= 256 and name == "hamming" else (4,):
+                for signal, y in clips.items():
+                    y, settings = y[: int(16000 * seconds)], dict(n_fft=n_fft, hop_length=n_fft // share, window=window)
+                    for dtype in (np.float64, np.float32) if share == 4 and name != "gaussian" else (np.float64,):
+                        _, snr, result, used = inverted(y, features(y, 16000, dtype=dtype, **settings), settings)
+                        rows.append(dict(signal=signal, n_fft=n_fft, window=name, hop=n_fft // share, features=np.dtype(dtype).name, snr_db=round(snr, 1),
+                                         solved=round(result.solved, 3), trusted=int(result.trusted), seconds=round(used / seconds, 2)))
+                        print("  ", *rows[-1].values(), flush=True)
+                        write_table("survey", rows)
+
+
+def with_noise(parts, decibels, n_fft, hop):
+    "Features with noise of that SNR on the offsets (their power-weighted root mean square) and on every magnitude; and its standard deviations."
+    (f, t, m), rng, share = parts, np.random.default_rng(0), 10 ** (-decibels / 20)
+    df, dt = f - np.arange(len(f))[:, None] * 16000 / n_fft, t - np.arange(f.shape[1]) * hop / 16000
+    hertz, late = (share * np.sqrt(np.average(d**2, weights=m**2)) for d in (df, dt))
+    noisy = [f + hertz * rng.standard_normal(f.shape), t + late * rng.standard_normal(f.shape), np.abs(m * (1 + share * rng.standard_normal(f.shape)))]
+    return noisy, (float(hertz), float(late), share)
+
+
+def noise(clips):
+    "The closest sound at 20 to 80 dB of noise on the features: its SNR, that of its frames up to their signs, and what it says of itself."
+    rows = []
+    for n_fft, window in ((80, "hamming"), (256, "hann")):
+        settings = dict(n_fft=n_fft, hop_length=n_fft // 4, window=window)
+        for signal, y in clips.items():
+            for decibels in (80, 60, 40, 30, 20):
+                parts, precision = with_noise(features(y, 16000, **settings), decibels, n_fft, n_fft // 4)
+                x, snr, result, used = inverted(y, parts, settings | dict(precision=precision))
+                a, b = (np.lib.stride_tricks.sliding_window_view(np.pad(v, n_fft // 2), n_fft)[:: n_fft // 4] for v in (y, x))
+                wrong = np.minimum(((a - b) ** 2).sum(1), ((a + b) ** 2).sum(1))
+                true, said = 10 * np.log10(np.maximum((a**2).sum(1), 1e-30) / np.maximum(wrong, 1e-30)), result.confidence[: len(a)]
+                rows.append(dict(signal=signal, n_fft=n_fft, window=window, noise_db=decibels, snr_db=round(snr, 1), frame_median_db=round(np.median(true), 1),
+                                 frame_tenth_db=round(np.percentile(true, 10), 1), said_median_db=round(np.median(said), 1),
+                                 correlation=round(np.corrcoef(said, true[: len(said)])[0, 1], 2),
+                                 within_6_db=round(np.mean(np.abs(said - true[: len(said)]) < 6), 2), seconds=round(used / len(y) * 16000, 2)))
+                print("  ", *rows[-1].values(), flush=True)
+                write_table("noise", rows)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the inverse and of torch")
     parser.add_argument("--quick", action="store_true", help="two sentences, two digits")
-    parser.add_argument("--only", default="exact,float32,settings,hops,speed,forward", help="parts to run, with commas between")
+    parser.add_argument("--only", default="exact,float32,settings,hops,speed,forward,survey,noise", help="parts to run, with commas between")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parts, root, n = options.only.split(","), Path(os.environ["SPECGEN_DATA"]), 2 if options.quick else 10
@@ -125,3 +201,11 @@ if __name__ == "__main__":
     if "forward" in parts:
         print("5. forward transform, 16 clips of 2 s")
         forward()
+    if {"survey", "noise"} & set(parts):
+        files = sorted((root / "librispeech").glob("*.flac"))
+        crops = {f"speech {k}": read_audio(files[k], 16000)[0][16000:32000].double().numpy() for k in (0, 100)}
+        crops |= {"chords": chords(1.0)}
+        for name, job in (("survey", survey), ("noise", noise)):
+            if name in parts:
+                print(f"6. {name}, a second of each signal")
+                job(crops)

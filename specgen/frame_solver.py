@@ -176,10 +176,24 @@ def frame_tables(framing: Framing) -> tuple[FrameTables, np.ndarray]:  # and the
     return FrameTables(framing.hop_length, scaled, np.cos(angle), np.sin(angle), dft, int(first)), gain
 
 # %% ../nbs/27_frame_solver.ipynb #3f812d60
-def weigh_equations(m, known, gain, place, eps) -> tuple[np.ndarray, np.ndarray]:
+def weigh_noisy(target, known, gain, precision, rate) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (frames, 3, bins), and the cost (frames,) to expect, of features with noise.
+
+    precision holds standard deviations: hertz, seconds, and the share of each magnitude. The inverse of each equation's own, with a floor for weak bins."""
+    turns = np.array([0.0, gain[1] * 2 * np.pi * precision[0] / rate, gain[2] * precision[1] * rate])
+    errors = np.hypot(2 * precision[2] * target, turns[:, None] * target[:, :1])
+    level = max(precision[2], turns.max() / 2, 1e-9)
+    weight = np.ascontiguousarray(known * min(0.01, level) / np.hypot(errors, min(3e-4, 0.06 * level)))
+    return weight, ((errors * weight) ** 2).sum((1, 2))
+
+
+def weigh_equations(m, target, known, gain, place, eps, rate) -> tuple[np.ndarray, np.ndarray]:
     """Weights (frames, 3, bins), and the cost (frames,) that the features' precision explains.
 
-    m (frames, bins) are magnitudes relative to the frame's loudest, `known` the equations that count, `place` (frames, 1) the size of the times in samples."""
+    m (frames, bins) are magnitudes relative to the frame's loudest, `known` the equations that count, `place` (frames, 1) the size of the times in samples,
+    eps the relative error, or the noise as in `weigh_noisy`."""
+    if isinstance(eps, tuple):
+        return weigh_noisy(target, known, gain, eps, rate)
     errors = eps * np.stack([2 * m + m * m, 2 * m + m * m * gain[1] * np.pi, 2 * m + m * m * gain[2] * place], 1)
     weight = np.ascontiguousarray(known / (m[:, None] + 0.01 + 1e5 * errors))
     return weight, ((errors * weight) ** 2).sum((1, 2))
@@ -191,7 +205,7 @@ def make_equations(
     mags: np.ndarray,  # likewise; their float type is the precision
     framing: Framing,
     ref_power: float,  # bins of less power count as masked
-    precision: float | None,  # relative error of the features; None = of their float type
+    precision: float | tuple | None,  # relative error, None = of the float type; or noise in hertz, seconds, relative of mags
 ) -> Equations:
     "Features as `Equations`."
     eps, near = precision or np.finfo(mags.dtype).eps / 2, 4 * np.finfo(mags.dtype).eps
@@ -205,9 +219,10 @@ def make_equations(
     a, b = np.where(no_f, 0, (bins - f) * 2 * np.pi / rate), np.where(no_t, 0, (t - starts) * rate)
     # one memory layout, whatever the layout of the features, so that the loops are compiled once
     target = np.ascontiguousarray(np.stack([m * m, gain[1] * a * m * m, gain[2] * b * m * m], 1))
-    weight, noise = weigh_equations(m, np.stack([np.ones_like(no_f), ~no_f, ~no_t], 1), gain, np.maximum(starts * rate, framing.n_fft), eps)
+    known = np.stack([np.ones_like(no_f), ~no_f, ~no_t], 1)
+    weight, noise = weigh_equations(m, target, known, gain, np.maximum(starts * rate, framing.n_fft), eps, rate)
     guess = pghi_init(f.T, t.T, M.T, framing)[tables.start :]
-    return Equations(target, weight, scale, 1e-13 + 30 * noise, noise, masked.mean(1), silent, guess, tables)
+    return Equations(target, weight, scale, 1e-13 + (4 if isinstance(precision, tuple) else 30) * noise, noise, masked.mean(1), silent, guess, tables)
 
 # %% ../nbs/27_frame_solver.ipynb #53596111
 @njit(**FAST)
@@ -397,7 +412,7 @@ def solve_group(
     unit, n_fft = eqs.scale[rows].max(), eqs.tables.dft.shape[1]
     ratio = ((eqs.scale[rows] / unit) ** 2)[:, None, None]
     target, limit, floor = eqs.target[rows] * ratio, eqs.accept[rows].sum(), 1e-20 + 2 * eqs.noise[rows].sum()
-    searches = (eqs.soft_weight(rows), 40, 1e-2, 1e-1), (eqs.soft_weight(rows), 100, 1e-3, 1e-6), (eqs.weight[rows], 15, 1e-6, limit)
+    searches = (eqs.soft_weight(rows), 40, 1e-2, 1e-1), (eqs.soft_weight(rows), 100, 1e-3, max(1e-6, limit)), (eqs.weight[rows], 15, 1e-6, limit)
     for k in range(tries):
         x = eqs.guess[f * hop : f * hop + n] / unit if k == 0 else rng.standard_normal(n) * 1.5 / n_fft * np.sqrt(eqs.target[f, 0].sum())
         for weight, iters, damp, bound in searches:

@@ -40,6 +40,36 @@ def test_long_frames_come_back():
     assert result.trusted and mse_up_to_sign(x, y) < 1e-26
 
 
+def test_the_band_of_few_taps_is_the_same_for_any_number_of_workers():
+    settings = dict(sr=16000, n_fft=320, hop_length=80, window="hann")
+    y = synthetic_voice(seconds=0.3)
+    features = [v.numpy() for v in reassigned_spectrogram(y, **settings)]
+    answers = [invert(*features, **settings, workers=workers, length=len(y)) for workers in (1, 2, 4)]
+    assert all(np.array_equal(answers[0][0], x) and result == answers[0][1] for x, result in answers)
+    assert answers[0][1].trusted and mse_up_to_sign(answers[0][0], y) < 1e-22
+
+
+@pytest.mark.parametrize("share", [1e-4, 1e-2])
+def test_noisy_features_give_the_closest_sound(share):
+    y, rng = synthetic_voice(seconds=0.25), np.random.default_rng(0)
+    f, t, m = (v.numpy() for v in reassigned_spectrogram(y, **SETTINGS, fill_nan=True, clip=False))
+    hertz, late = 100 * share, 4e-4 * share
+    noisy = f + hertz * rng.standard_normal(f.shape), t + late * rng.standard_normal(f.shape), np.abs(m * (1 + share * rng.standard_normal(m.shape)))
+    with pytest.warns(UserWarning, match="closest sound"):
+        answers = [invert(*noisy, **SETTINGS, precision=(hertz, late, share), length=len(y), workers=workers) for workers in (1, 4)]
+    (x, result), n = answers[0], len(m[0])
+    assert np.array_equal(x, answers[1][0]) and not result.trusted and result.confidence.shape == (n,)
+    assert -20 * np.log10(share) - 15 < np.median(result.confidence) < -20 * np.log10(share) + 15
+    wrong = [mse_up_to_sign(x[i : i + 80], y[i : i + 80]) / np.mean(y[i : i + 80] ** 2) for i in range(0, len(y) - 80, 80)]
+    assert np.median(wrong) < 30 * share**2
+
+
+def test_noise_needs_an_even_frame():
+    settings = {**SETTINGS, "n_fft": 81}
+    with pytest.raises(SpecgenError, match="even"):
+        invert(*reassigned_spectrogram(sound(), **settings), **settings, precision=(1.0, 1e-6, 1e-2))
+
+
 def test_sign_and_length():
     y = sound()
     features = reassigned_spectrogram(y, **SETTINGS)
