@@ -41,6 +41,8 @@ HEARD = LogMel(sample_rate=8000, n_fft=256, hop_length=80, n_mels=64, floor=1e-4
 def for_minutes(folder, minutes, work):
     "Call `work`, which trains with checkpoints in a folder, and stop it after some minutes. Returns the seconds of processor time of all calls so far."
     kept, start = folder / "seconds.json", time.process_time()
+    if not minutes and (folder / "checkpoint.safetensors").is_file():
+        return read_json(kept)["seconds"]
     timer = threading.Timer(60 * minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.daemon = True
     timer.start()
@@ -161,6 +163,7 @@ if __name__ == "__main__":
     parser.add_argument("--judges", type=Path, default=Path("runs/vae/evaluator_sounds"), help="where the evaluation classifiers of benchmarks/vae.py are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs that ignore it
     print(machine())
     for name in args.only.split(","):
         transformer(args) if name == "transformer" else vae(args, name)
