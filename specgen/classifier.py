@@ -367,7 +367,7 @@ def evaluate_recordings(
     *,
     strict: bool = False,
     progress: bool = False,
-) -> list[dict]:  # for each class, then for all: class, n, right, taken_for (the most frequent mistake, or nothing)
+) -> list[dict]:  # for each class, then for all: class, n, right, taken_for (the most frequent mistake, or nothing); then the unreadable files, if any
     "How many labelled recordings are named rightly. Raises `SpecgenError` for a class that the model doesn't know."
     recordings = load_recordings(source, root, strict=strict, progress=progress)
     if unknown := sorted(set(recordings.classes) - set(self.classes)):
@@ -378,7 +378,8 @@ def evaluate_recordings(
         mistakes = Counter(f"{label} as {said}" for label, said in own if label != said)
         common = mistakes.most_common(1)[0][0] if mistakes else ""
         rows.append({"class": name, "n": len(own), "right": sum(label == said for label, said in own), "taken_for": common})
-    return rows
+    bad = [f"{recordings.below_root(skipped.path)}: {skipped.reason}" for skipped in recordings.skipped]
+    return rows + ([{"class": "unreadable", "n": len(bad), "right": 0, "taken_for": bad[0]}] if bad else [])
 
 # %% ../nbs/13_classifier.ipynb #bc82d88e
 def write_submissions(

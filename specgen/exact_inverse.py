@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from .audio import read_audio, write_audio
 from .core import SpecgenError, atomic
-from .frame_solver import Equations, FAST, check_places, check_shapes, frame_costs, levenberg_marquardt, make_equations, solve_group
+from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs, levenberg_marquardt, make_equations, solve_group
 from .long_frames import BandTables, add_banded, band_tables, grow_chain, randomize, refine
 from .reassignment import Framing, reassigned_spectrogram
 
@@ -404,9 +404,8 @@ def invert_arrays(freqs, times, mags, framing: Framing, ref_power, precision, le
     mags = mags if mags.dtype.kind == "f" else mags.astype(float)
     check_shapes(freqs, times, mags, framing)
     check_places(freqs, times, mags, framing)
-    noisy = isinstance(precision, tuple)
-    if noisy and framing.n_fft % 2:
-        raise SpecgenError(f"n_fft {framing.n_fft}: noisy features need an even one")
+    check_precision(precision, framing.n_fft)
+    noisy = isinstance(precision, tuple) and mags.any()
     eqs = make_equations(freqs, times, mags, framing, ref_power, precision)
     x, result = solve_noisy(eqs, search["seed"], search["workers"]) if noisy else solve_signal(eqs, **search)
     x = np.pad(-x if x[np.argmax(np.abs(x))] < 0 else x, (eqs.tables.start, 0))[framing.n_fft // 2 if framing.center else 0 :]

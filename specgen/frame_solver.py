@@ -147,6 +147,15 @@ def check_places(freqs, times, mags, framing: Framing) -> None:
     if away > 8:
         raise SpecgenError(f"frequencies: on average {away:.0f} bins away from their bins; check sr and n_fft")
 
+# %% ../nbs/27_frame_solver.ipynb #pr270001
+def check_precision(precision, n_fft: int) -> None:
+    "Raise `SpecgenError` for what is neither nothing, nor a relative error, nor three standard deviations of noise."
+    noisy, values = isinstance(precision, tuple), precision if isinstance(precision, tuple) else (1.0 if precision is None else precision,)
+    if not all(isinstance(v, int | float) and np.isfinite(v) and v >= 0 for v in values) or (len(values) != 3 if noisy else not values[0] > 0):
+        raise SpecgenError(f"precision {precision!r}: give a relative error above 0, or a tuple of three deviations: hertz, seconds, share of magnitudes")
+    if noisy and n_fft % 2:
+        raise SpecgenError(f"n_fft {n_fft}: noisy features need an even one")
+
 # %% ../nbs/27_frame_solver.ipynb #cadcac62
 def unknown_places(f, t, mags, framing, ref_power, near) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # bool, (frames, bins) each
     "Masked bins, bins without a known frequency, and without a known time; f, t, mags are (frames, bins), `near` is their relative precision."

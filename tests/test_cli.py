@@ -105,6 +105,11 @@ def test_classify(sounds, tmp_path, capsys):
             assert [row["Class"] for row in csv.DictReader(file)] == ["hum"] * 12
     lines = does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model")
     assert len(lines) == 3 and lines[-1].startswith("all") and " of     24 " in lines[-1]
+    for name, length in (("1.wav", None), ("2.wav", 60)):
+        (tmp_path / "damaged" / "hum").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "damaged" / "hum" / name).write_bytes(next(sounds.glob("hum/*.wav")).read_bytes()[:length])
+    lines = does(capsys, "classify", "evaluate", "--dataset", tmp_path / "damaged", "--model", tmp_path / "model")
+    assert lines[-1].startswith("unreadable") and "hum/2.wav: " in lines[-1]
     (tmp_path / "other" / "bark").mkdir(parents=True)
     (tmp_path / "other" / "bark" / "1.wav").write_bytes(next(sounds.glob("hum/*.wav")).read_bytes())
     assert "has the class 'bark'" in fails(capsys, "classify", "evaluate", "--dataset", tmp_path / "other", "--model", tmp_path / "model")

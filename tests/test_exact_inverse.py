@@ -165,3 +165,18 @@ def test_files_that_are_no_features(tmp_path, make):
     with pytest.raises(SpecgenError, match="bad.npz: (holds no reassigned spectrogram|no such file)"):
         invert_file(tmp_path / "bad.npz", tmp_path / "c.wav")
     assert not (tmp_path / "c.wav").exists()
+
+
+@pytest.mark.parametrize("precision", [
+    (1, 2), (1.0, 1e-5, 1e-3, 0.1), ("a", 1, 2), (-1.0, 1e-5, 1e-3), (float("nan"), 1e-5, 1e-3), [16.0, 1e-5, 1e-3], "x", -1.0, 0.0,
+])
+def test_a_precision_that_is_none_says_what_to_give(precision):
+    features = reassigned_spectrogram(torch.from_numpy(sound(800)), **SETTINGS, fill_nan=True)
+    with pytest.raises(SpecgenError, match="give a relative error above 0, or a tuple of three"):
+        invert(*features, **SETTINGS, precision=precision)
+
+
+def test_silence_with_noise_given_is_silent():
+    freqs, times, mags = reassigned_spectrogram(torch.from_numpy(sound(800)), **SETTINGS, fill_nan=True)
+    x, result = invert(freqs, times, torch.zeros_like(mags), **SETTINGS, precision=(16.0, 1e-5, 1e-3))
+    assert not x.any() and "nan" not in result.warning
