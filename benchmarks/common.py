@@ -42,12 +42,17 @@ def seed_means(runs, scores=("label_accuracy", "frechet_distance")):
     return rows
 
 
+def numbers_first(key):
+    "Sorts numbers by their size, then words by the alphabet."
+    return [(0, float(part), "") if part.replace(".", "", 1).isdigit() else (1, 0.0, part) for part in key]
+
+
 def enter(path, rows, keys):
     "Enter rows into a table, in place of those with the same keys, sorted by them; its columns stay."
     known = read_table(path) if path.is_file() else []
     new = {tuple(str(row[key]) for key in keys): row for row in [*known, *rows]}
     columns = list((known or rows)[0])
-    write_table(path, [{column: new[key][column] for column in columns} for key in sorted(new)], columns)
+    write_table(path, [{column: new[key][column] for column in columns} for key in sorted(new, key=numbers_first)], columns)
 
 
 def curve(title, folder, columns):

@@ -1,4 +1,5 @@
 "The project itself: notebooks and modules agree, the limits hold, nothing leaks, the command line answers."
+import csv
 import ast
 import importlib
 import inspect
@@ -226,3 +227,11 @@ def test_every_model_reads_alike():
                 for option, default in same.get(name, {}).items():
                     assert option in known and known[option].default == default, f"{kind.__name__}.{name}: {option}"
                     assert known[option].kind is inspect.Parameter.KEYWORD_ONLY, f"{kind.__name__}.{name}: {option}"
+
+
+def test_curves_go_from_step_to_step():
+    curves = {}
+    with (ROOT / "benchmarks" / "results" / "source_curves.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            curves.setdefault((row["training"], row["name"]), []).append(int(row["step"]))
+    assert curves and all(steps == sorted(set(steps)) for steps in curves.values())
