@@ -1,6 +1,6 @@
 "The project itself: notebooks and modules agree, the limits hold, nothing leaks, the command line answers."
-import csv
 import ast
+import csv
 import importlib
 import inspect
 import json
