@@ -23,6 +23,7 @@ import librosa
 import torch
 from common import curve, enter, machine
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from specgen.audio import peak_normalize, read_audio, resample
 from specgen.audio_transformer import AST, start_model
@@ -95,19 +96,22 @@ def scaled(x, model):
     return (x - low) / (high - low) if model.span == (0.0, 1.0) else x
 
 
-def vae_rows(name, model, data, listeners):
-    "How a model reconstructs held-out digits and words of strangers, as sounds with zero phase and by phase retrieval."
+def vae_rows(name, model, data, listeners, folder):
+    "How a model reconstructs held-out digits and words of strangers, as sounds with zero phase and by phase retrieval; one of each stays in the folder."
     (x, labels), r, (sounds, evaluator) = data.test.tensors, model.representation, listeners
     given = [resample(w, 16000, r.sample_rate) for w in words()]
     strange = scaled(encode_waveforms(given, replace(r, mean=0.0, std=1.0) if model.span == (0.0, 1.0) else r, model.shape[1], peak=False), model)
     again, strange_again = model.reconstruct(x), model.reconstruct(strange)
     errors = {"n": len(x), "error_db": rmse_db(x, again, r), "words": len(strange), "words_error_db": rmse_db(strange, strange_again, r)}
-    rows = []
+    pictures = {"digit": x[275], "digit_back": again[275], "word": strange[1], "word_back": strange_again[1]}
+    rows, examples = [], {name: spec.contiguous() for name, spec in pictures.items()}
     for way, back in {"zero phase": zero_phase, "phase retrieval": lambda specs, r: r.decode(specs)}.items():
         made, there, here = back(again, r), resample(back(strange_again, r), r.sample_rate, 8000), resample(r.decode(strange), r.sample_rate, 8000)
         heard = sounds.hear(made / made.abs().amax(-1, keepdim=True).clamp(min=1), labels, r.sample_rate)
         right = {kind: judge.evaluate(heard)["accuracy"] for kind, judge in evaluator.classifiers.items()}
         rows.append({"model": name, "sound": way, **errors, **right, "words_distance_db": distance(there, here)})
+        examples |= {f"digit, {way}": peak_normalize(resample(made[275], r.sample_rate, 8000)), f"word, {way}": peak_normalize(there[1])}
+    save_file(examples, folder / "examples.safetensors")
     return rows
 
 
@@ -124,13 +128,13 @@ def vae(args, title):
     prior, clusters = how.pop("prior", "standard"), how.pop("clusters", True)
     model, done, steps = weights_so_far(untrained(data, preset, prior, clusters, args.seed, how), folder)
     cost = costs(done, steps, -(-len(data.train) // preset.training["batch_size"]), seconds)
-    rows = [{**row, **cost} for row in vae_rows(title, model, data, listeners)]
+    rows = [{**row, **cost} for row in vae_rows(title, model, data, listeners, folder)]
     if title == "vae":
         small = VAE.prepare(recordings, preset="small")
         ours = args.out / "small_0"
         spent = for_minutes(ours, 60, lambda: VAE.fit(small, preset="small", out=ours, seed=0, progress=False))
         model, done, steps = weights_so_far(untrained(small, VAE.preset("small"), "standard", True, 0, {}), ours)
-        rows += [{**row, **costs(done, steps, -(-len(small.train) // 32), spent)} for row in vae_rows("ours", model, small, listeners)]
+        rows += [{**row, **costs(done, steps, -(-len(small.train) // 32), spent)} for row in vae_rows("ours", model, small, listeners, ours)]
     enter(RESULTS / "source_vae.csv", rows, ("model", "sound"))
     enter(RESULTS / "source_curves.csv", curve(f"{title} {args.seed}", folder, ("loss", "kl", "error", "val_kl", "val_error")), ("training", "step", "name"))
     for row in rows:
