@@ -87,7 +87,8 @@ def augment_dataset(
     train, held, n = dataset.train.spectrograms, dataset.test.spectrograms, len(KINDS) * int((~dataset.is_test).sum())
     copies = train.new_empty(n + len(held), *train.shape[1:])
     for place, change in zip(copies[:n].unflatten(0, (len(KINDS), len(train))), KINDS.values(), strict=True):
-        place.copy_(change(train))
+        for there, part in zip(place.split(1000), train.split(1000), strict=True):  # a change of all at once would fill the memory
+            there.copy_(change(part))
     copies[n:] = held
     order = torch.cat([(~dataset.is_test).nonzero().flatten().repeat(len(KINDS)), dataset.is_test.nonzero().flatten()]).tolist()
     lists = {name: [value[i] for i in order] for name in ("speakers", "paths") if (value := getattr(dataset, name))}

@@ -34,7 +34,7 @@ AUTOENCODER_PRESETS = {
 
 # %% ../nbs/17_autoencoder.ipynb #dcdb4842
 OVERSAMPLING = 128  # components that the randomised decomposition finds beside those that are kept
-MOST = 30_000  # spectrograms that the components are of: more would fill the memory, and change little
+MOST = 20_000  # spectrograms that the components are of: more would fill the memory, and change little
 
 
 def pca_procrustes(
@@ -46,12 +46,13 @@ def pca_procrustes(
     Of more than `MOST` spectrograms every second, third, ... one counts. The rotation solves the orthogonal Procrustes problem (Schönemann 1966).
     """
     x = x[:: -(-len(x) // MOST) or 1].cpu()
-    flat, kept = x.flatten(1), LATENT[0] * LATENT[1]
+    flat, kept = torch.empty(x.shape).copy_(x).flatten(1), LATENT[0] * LATENT[1]  # the only copy
     centre = flat.mean(0)
+    flat -= centre
     with seeded(seed):
-        components = torch.svd_lowrank(flat - centre, min(kept + OVERSAMPLING, len(flat)), niter=3)[2][:, :kept]
-    means = F.avg_pool2d(x, PATCH).flatten(1)
-    left, _, right = torch.linalg.svd(((flat - centre) @ components).T @ (means - means.mean(0)), full_matrices=False)
+        components = torch.svd_lowrank(flat, min(kept + OVERSAMPLING, len(flat)), niter=3)[2][:, :kept]
+    means = F.avg_pool2d(flat.view(x.shape), PATCH).flatten(1)
+    left, _, right = torch.linalg.svd((flat @ components).T @ (means - means.mean(0)), full_matrices=False)
     return (components @ left @ right).T.contiguous(), centre
 
 # %% ../nbs/17_autoencoder.ipynb #f11e856f
