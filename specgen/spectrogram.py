@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from .audio import as_float, import_torchaudio
 from .core import SpecgenError
-from .phase import phase_retrieval
+from .phase import by_frames, phase_retrieval
 from .stft import as_batch, at_least_one, constant, no_autocast, stft, window_values
 
 # %% ../nbs/04_spectrogram.ipynb #5dc804b4
@@ -88,7 +88,7 @@ def normalize(self: Representation, log: torch.Tensor) -> torch.Tensor:
 @patch
 def encode(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) in [-1, 1] -> spectrogram (..., freq, time), on the same device, differentiable."
-    return self.normalize(self.to_log(self.magnitude(waveform)))
+    return by_frames(lambda mag: self.normalize(self.to_log(mag)), self.magnitude(waveform))
 
 # %% ../nbs/04_spectrogram.ipynb #fb500b3f
 @patch
@@ -112,7 +112,7 @@ def above_floor(self: Representation, log: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def decode(self: Representation, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
     "Spectrogram (..., freq, time) -> waveform (..., samples) on the same device, by `phase_retrieval`. Raises `SpecgenError` for a wrong shape."
-    mag = self.from_log(self.denormalize(spec))
+    mag = by_frames(lambda part: self.from_log(self.denormalize(part)), spec)
     return phase_retrieval(mag, n_iter=n_iter, length=length, generator=generator, **self.stft_settings)
 
 # %% ../nbs/04_spectrogram.ipynb #8911ea66
@@ -354,18 +354,18 @@ def energies(self: Fbank, power: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/04_spectrogram.ipynb #a832e27b
 @patch
 def encode_frames(self: Fbank, frames: torch.Tensor) -> torch.Tensor:
-    "Frames (batch, time, win_length) -> (batch, time, n_mels), normalised."
+    "Frames (batch, time, win_length) -> (batch, time // pool, n_mels), normalised."
     spectrum = self.spectrum(frames)
     power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # the absolute value took four times as long
-    return self.normalize(self.energies(power).clamp(min=self.floor).log())
+    energies = self.energies(power).clamp(min=self.floor)
+    return self.normalize((energies if self.pool == 1 else energies.unfold(1, self.pool, self.pool).mean(-1)).log())
 
 @patch
 def encode(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
     n_clips, n_time = (frames := self.frames(waveform)).shape[:2]
-    most = 2500 if waveform.device.type == "cpu" else 100_000  # frames at once
+    most = (2500 if waveform.device.type == "cpu" else 100_000) // self.pool * self.pool  # frames at once
     rows = torch.cat([self.encode_frames(part).flatten(0, 1) for clips in at_least_one(frames).split(max(1, most // n_time)) for part in clips.split(most, 1)])
-    spec = rows[: n_clips * n_time].reshape(*waveform.shape[:-1], n_time, self.n_mels).mT
-    return spec if self.pool == 1 else self.normalize(self.denormalize(spec).unfold(-1, self.pool, self.pool).exp().mean(-1).log())
+    return rows[: n_clips * (n_time // self.pool)].reshape(*waveform.shape[:-1], n_time // self.pool, self.n_mels).mT
 
 @patch(as_prop=True)
 def frequencies(self: Fbank) -> torch.Tensor:
