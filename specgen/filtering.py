@@ -258,15 +258,24 @@ def filter_settings(preset: str, changes: dict, seed: int) -> dict:
     return settings
 
 # %% ../nbs/16_filtering.ipynb #1c00b994
-def standardized(
-    logs: torch.Tensor,  # (N, freq, time)
+def standardize_in_place(
+    logs: torch.Tensor,  # (N, freq, time), written to
     mask: torch.Tensor,  # (N,) bool: those that count
-) -> tuple[torch.Tensor, float, float]:  # all N standardised, mean, std
-    "Spectrograms with mean 0 and standard deviation 1 over the masked ones."
+) -> tuple[float, float]:  # what was subtracted, what was divided by
+    "Give the masked spectrograms mean 0 and standard deviation 1, and change the others likewise."
     counted, n = mask.nonzero().flatten().split(1000), int(mask.sum()) * logs[0].numel()
     mean = sum(logs[part].double().sum() for part in counted) / n
     std = (sum((logs[part].double() - mean).square().sum() for part in counted) / (n - 1)).sqrt().clamp(min=1e-8)
-    return (logs - mean.float()).div_(std.float()), mean.item(), std.item()
+    logs.sub_(mean.float()).div_(std.float())
+    return mean.item(), std.item()
+
+
+def keep_in_place(logs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    "The spectrograms (N, freq, time) of a mask (N,), moved to the front of the same memory."
+    index = kept.nonzero().flatten()
+    for place, part in zip(logs[: len(index)].split(1000), index.split(1000), strict=True):
+        place.copy_(logs[part])
+    return logs[: len(index)]
 
 # %% ../nbs/16_filtering.ipynb #679333f4
 def run_filter(
@@ -281,17 +290,20 @@ def run_filter(
     fitted = fit_recordings_to_frames(recordings, parts, representation, settings["n_frames"], settings["max_stretch"], how["progress"] is True)
     rows, order, logs, representation = fitted
     labels, is_test, classes = recordings.labels[order], torch.tensor([rows[i]["split"] == "test" for i in order]), list(recordings.classes)
+    (mean, std), n_train = standardize_in_place(logs, ~is_test), int((~is_test).sum())
     if settings["drop"]:
-        candidates = SpectrogramDataset(standardized(logs, ~is_test)[0][~is_test], labels[~is_test], classes, representation)
+        candidates = SpectrogramDataset(logs[:n_train], labels[:n_train], classes, representation)  # they come first
         scored = out_of_fold(candidates, folds=settings["folds"], preset=settings["classifier"], seed=settings["seed"], out=out, **how)
         filter_losses(rows, [i for i in order if rows[i]["split"] == "train"], *scored, classes, settings["drop"])
         require_labels(recordings, parts, rows)
     kept = torch.tensor([rows[i]["kept"] == "yes" for i in order])
-    specs, mean, std = standardized(logs, kept & ~is_test)
+    specs, labels, is_test = keep_in_place(logs, kept), labels[kept], is_test[kept]
+    more = standardize_in_place(specs, ~is_test)
+    representation = replace(representation, mean=mean + std * more[0], std=std * more[1])
     items = [recordings[i] for i in torch.tensor(order)[kept].tolist()]
     who = dict(speakers=[item.speaker for item in items], paths=[recordings.below_root(item.path) for item in items])
     about = dict(rows=rows, settings=settings)
-    return SpectrogramDataset(specs[kept], labels[kept], classes, replace(representation, mean=mean, std=std), is_test[kept], **who, about=about)
+    return SpectrogramDataset(specs, labels, classes, representation, is_test, **who, about=about)
 
 # %% ../nbs/16_filtering.ipynb #e89cb3ee
 def filter_recordings(
