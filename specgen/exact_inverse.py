@@ -174,7 +174,7 @@ def start_frame(eqs: Equations, bands: BandTables, taps: Taps, f: int, rng: np.r
     cost = settle_frame(x, eqs.target[f], eqs.weight[f], bands)
     return x[start : start + n] * eqs.scale[f] if cost <= max(1e-11, eqs.accept[f]) else None
 
-
+# %% ../nbs/29_exact_inverse.ipynb #f5a00202
 def start_chain(eqs: Equations, bands: BandTables, taps: Taps, samples, chain, pool: Executor, rng: np.random.Generator) -> bool:
     "Start a chain at one of the open and mostly unmasked frames; False when none arrives."
     free = np.flatnonzero((chain == -1) & (eqs.masked < 0.15))
@@ -196,7 +196,7 @@ def continue_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chai
     tries, runs = 4 if k == 0 else 8, independent_runs(chain, -(-samples.shape[1] // eqs.tables.hop))
     list(pool.map(lambda run: [grow_chain(*gap, samples, chain, eqs, bands, tries, 1000003 * k + 7919 * gap[0] + 1) for gap in run], runs))
 
-
+# %% ../nbs/29_exact_inverse.ipynb #b7a1d012
 def grow_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chain: np.ndarray, pool: Executor, k: int, seed: int) -> None:
     "Start and continue chains by few taps, then settle all samples, for the searches to come."
     n, hop, rng, taps, again = samples.shape[1], eqs.tables.hop, np.random.default_rng((seed, k, 1)), frame_taps(eqs.tables), 0
@@ -251,10 +251,7 @@ def solve_frames(
     samples, chain = np.zeros((len(eqs.scale), eqs.tables.windows.shape[1])), np.where(eqs.silent, -2, -1)
     k, left, gained, long = 0, len(chain), 0, is_long(eqs)
     while left and k - gained < patience:
-        if bands:
-            grow_chains(eqs, bands, samples, chain, pool, k, seed)
-        else:
-            solve_groups(eqs, samples, chain, pool, k, seed)
+        grow_chains(eqs, bands, samples, chain, pool, k, seed) if bands else solve_groups(eqs, samples, chain, pool, k, seed)
         for search in searches(k, long):
             fill_gaps(eqs, samples, chain, pool, search, k)
         still = int((chain == -1).sum())

@@ -55,7 +55,7 @@ def linear_map(spectrum, taps, a, b, first, out, fixed):
 # %% ../nbs/28_frame_starts.ipynb #f5a00010
 @njit(**FAST)
 def derivatives(spec, weight, linear, out):
-    "Of the three equations of every bin by the unknowns, into out (3, bins, 2 * unknowns)."
+    "Of the three equations of every bin by the unknowns, into out (3, bins, 2 * unknowns); returns it as a matrix."
     for k in range(spec.shape[1]):
         hr, hi, dr, di, tr, ti = spec[0, k], spec[1, k], spec[2, k], spec[3, k], spec[4, k], spec[5, k]
         w1, w2, w3 = 2 * weight[0, k], weight[1, k], weight[2, k]
@@ -64,30 +64,39 @@ def derivatives(spec, weight, linear, out):
             out[0, k, p] = w1 * (hr * a + hi * b)
             out[1, k, p] = w2 * (di * a - dr * b + hr * linear[3, k, p] - hi * linear[2, k, p])
             out[2, k, p] = w3 * (tr * a + ti * b + hr * linear[4, k, p] + hi * linear[5, k, p])
+    return out.reshape(-1, out.shape[2])
 
 # %% ../nbs/28_frame_starts.ipynb #f5a00012
+@njit(**FAST)
+def damped_solve(gram, diagonal, gradient, damp, factor, step):
+    "Solve (gram, with its diagonal raised by damp) step = gradient; False when that is not positive definite. The diagonal of gram changes."
+    for p in range(len(step)):
+        gram[p, p] = (1 + damp) * diagonal[p] + (1e-6 * damp + 1e-12) * diagonal.max() + 1e-300
+    step[:] = gradient
+    if not factorize(gram, 0.0, factor):
+        return False
+    substitute(factor, step)
+    return True
+
+# %% ../nbs/28_frame_starts.ipynb #f5a00112
 @njit(**FAST)
 def search_bins(u, linear, fixed, target, weight, iters):
     "Levenberg-Marquardt on the unknowns u (2 * unknowns,), in place. Returns the cost."
     shape, count = fixed.shape, len(u)
     flat, out, residual, spare = linear.reshape(-1, count), np.empty((3, shape[1], count)), np.empty((3, shape[1])), np.empty((3, shape[1]))
     damp, raise_by, fresh, factor, gram = 1e-2, 2.0, True, np.empty((count, count)), np.empty((count, count))
-    spec, diagonal, gradient = np.dot(flat, u).reshape(shape) + fixed, np.empty(count), np.empty(count)
+    spec, diagonal, gradient, step = np.dot(flat, u).reshape(shape) + fixed, np.empty(count), np.empty(count), np.empty(count)
     cost, gain = residuals(spec, target, weight, residual), np.inf
     while iters > 0 and cost > 1e-12 and gain > 0.005 * cost and damp < 1e6:
         if fresh:
-            derivatives(spec, weight, linear, out)
-            rows = out.reshape(-1, count)
-            gram[:], gradient[:] = np.dot(rows.T, rows), np.dot(rows.T, residual.reshape(-1))
-            diagonal[:] = np.diag(gram)
-        for p in range(count):
-            gram[p, p] = (1 + damp) * diagonal[p] + (1e-6 * damp + 1e-12) * diagonal.max() + 1e-300
-        step, iters, fresh = gradient.copy(), iters - 1, factorize(gram, 0.0, factor)
+            rows = derivatives(spec, weight, linear, out)
+            gram, gradient = np.dot(rows.T, rows), np.dot(rows.T, residual.reshape(-1))
+            diagonal = np.diag(gram).copy()
+        iters, fresh, new = iters - 1, damped_solve(gram, diagonal, gradient, damp, factor, step), np.inf
         if fresh:
-            substitute(factor, step)
             new_spec = np.dot(flat, u - step).reshape(shape) + fixed
             new = residuals(new_spec, target, weight, spare)
-            fresh = new < cost
+        fresh = new < cost
         if fresh:
             u -= step
             gain, damp, raise_by, cost, spec, residual, spare = cost - new, max(0.2 * damp, 1e-12), 2.0, new, new_spec, spare, residual
