@@ -8,6 +8,7 @@ LibriSpeech utterances and made-up chords, a second each, and measure processor 
 """
 import argparse
 import csv
+import multiprocessing
 import os
 import resource
 import statistics
@@ -19,7 +20,7 @@ import librosa
 import numpy as np
 import torch
 
-from common import machine
+from common import enter, machine
 
 from specgen.audio import read_audio
 from specgen.exact_inverse import invert
@@ -109,21 +110,38 @@ def write_table(name, rows):
         writer.writerows(rows)
 
 
-def survey(clips):
-    "Success, SNR and processor seconds: windows at four hops a frame, fewer of them for long frames, other hops at some."
-    rows = []
-    for n_fft, seconds in ((80, 1.0), (256, 1.0), (512, 1.0), (1024, 0.6)):
-        for name in ("hann", "hamming", "gaussian")[: {512: 2, 1024: 1}.get(n_fft, 3)]:
+def survey_row(y, settings, dtype, sender):
+    "One inversion, its row's numbers into a pipe."
+    _, snr, result, used = inverted(y, features(y, 16000, dtype=dtype, **settings), settings)
+    sender.send(dict(snr_db=round(snr, 1), solved=round(result.solved, 3), trusted=int(result.trusted), seconds=round(used / len(y) * 16000, 2)))
+
+
+def limited(limit, job, *args):
+    "What a job sends, or a row without an answer when it takes longer than `limit` seconds."
+    receiver, sender = multiprocessing.Pipe(False)
+    process = multiprocessing.get_context("fork").Process(target=job, args=(*args, sender))
+    process.start()
+    answered = receiver.poll(limit)
+    row = receiver.recv() if answered else dict(snr_db=float("nan"), solved=0.0, trusted=0, seconds=limit)
+    process.kill()
+    process.join()
+    return row
+
+
+def survey(clips, limit, sizes):
+    "Success, SNR and processor seconds: three windows at four hops a frame, Hamming at others too; no number for what was stopped at the limit."
+    path, keys = Path(__file__).parent / "results/inverse_survey.csv", ("n_fft", "window", "hop", "features", "signal")
+    for n_fft in sizes:
+        for name in ("hann", "hamming", "gaussian"):
             window = ("gaussian", n_fft / 8) if name == "gaussian" else name
             for share in (8, 4, 2) if n_fft <= 256 and name == "hamming" else (4,):
                 for signal, y in clips.items():
-                    y, settings = y[: int(16000 * seconds)], dict(n_fft=n_fft, hop_length=n_fft // share, window=window)
+                    y, settings = y[: int(16000 * (0.6 if n_fft > 512 else 1))], dict(n_fft=n_fft, hop_length=n_fft // share, window=window)
                     for dtype in (np.float64, np.float32) if share == 4 and name != "gaussian" else (np.float64,):
-                        _, snr, result, used = inverted(y, features(y, 16000, dtype=dtype, **settings), settings)
-                        rows.append(dict(signal=signal, n_fft=n_fft, window=name, hop=n_fft // share, features=np.dtype(dtype).name, snr_db=round(snr, 1),
-                                         solved=round(result.solved, 3), trusted=int(result.trusted), seconds=round(used / seconds, 2)))
-                        print("  ", *rows[-1].values(), flush=True)
-                        write_table("survey", rows)
+                        row = dict(signal=signal, n_fft=n_fft, window=name, hop=n_fft // share, features=np.dtype(dtype).name)
+                        row |= limited(limit, survey_row, y, settings, dtype)
+                        print("  ", *row.values(), flush=True)
+                        enter(path, [row], keys)
 
 
 def with_noise(parts, decibels, n_fft, hop):
@@ -160,6 +178,8 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the inverse and of torch")
     parser.add_argument("--quick", action="store_true", help="two sentences, two digits")
     parser.add_argument("--only", default="exact,float32,settings,hops,speed,forward,survey,noise", help="parts to run, with commas between")
+    parser.add_argument("--sizes", default="80,256,512,1024", help="survey: frame lengths, with commas between")
+    parser.add_argument("--limit", type=float, default=600.0, help="survey: seconds that an inversion may take")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parts, root, n = options.only.split(","), Path(os.environ["SPECGEN_DATA"]), 2 if options.quick else 10
@@ -205,7 +225,9 @@ if __name__ == "__main__":
         files = sorted((root / "librispeech").glob("*.flac"))
         crops = {f"speech {k}": read_audio(files[k], 16000)[0][16000:32000].double().numpy() for k in (0, 100)}
         crops |= {"chords": chords(1.0)}
-        for name, job in (("survey", survey), ("noise", noise)):
-            if name in parts:
-                print(f"6. {name}, a second of each signal")
-                job(crops)
+        if "survey" in parts:
+            print("6. survey, a second of each signal")
+            survey(crops, options.limit, [int(n) for n in options.sizes.split(",")])
+        if "noise" in parts:
+            print("6. noise, a second of each signal")
+            noise(crops)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 import torch
 from numba import njit
 from scipy.ndimage import binary_dilation
@@ -28,8 +27,10 @@ from tqdm import tqdm
 
 from .audio import read_audio, write_audio
 from .core import SpecgenError, atomic
-from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs, levenberg_marquardt, make_equations, solve_group
-from .long_frames import BandTables, add_banded, band_tables, grow_chain, randomize, refine
+from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs
+from .frame_solver import known_samples, levenberg_marquardt, make_equations, one_scale, solve_group
+from .frame_starts import Taps, frame_taps, grow_spectrum
+from .long_frames import BandTables, band_tables, expected_snr, grow_chain, randomize, refine, settle_frame
 from .reassignment import Framing, reassigned_spectrogram
 
 # %% ../nbs/29_exact_inverse.ipynb #666916dc
@@ -50,33 +51,6 @@ def count_neighbours(f, d, chain, search):
     while new < search.ahead and 0 <= f + d * (new + 1) < len(chain) and chain[f + d * (new + 1)] == -1:
         new += 1
     return back, new
-
-# %% ../nbs/29_exact_inverse.ipynb #9975b69c
-@njit(**FAST)
-def one_scale(eqs, first, frames):
-    "Targets and weights of consecutive frames on one scale; that scale; the cost to accept; the cost to stop at."
-    target, weight = eqs.target[first : first + frames].copy(), eqs.weight[first : first + frames].copy()
-    unit, limit, floor = 0.0, 0.0, 1e-20
-    for i in range(first, first + frames):
-        unit = max(unit, eqs.scale[i])
-    for i in range(frames):
-        ratio = (eqs.scale[first + i] / unit) ** 2
-        target[i] *= ratio
-        weight[i] /= ratio
-        limit += eqs.accept[first + i]
-        floor += 2 * eqs.noise[first + i]
-    return target, weight, unit, limit, floor
-
-
-@njit(**FAST)
-def known_samples(samples, f, d, back, first, frames, hop):
-    "The samples under `frames` frames from `first` on, as far as the frames f and behind it have them; zeros elsewhere."
-    base = np.zeros(samples.shape[1] + (frames - 1) * hop)
-    for i in range(back - 1, -1, -1):
-        o = (f - d * i - first) * hop
-        a, b = max(o, 0), min(o + samples.shape[1], len(base))
-        base[a:b] = samples[f - d * i, a - o : b - o]
-    return base
 
 # %% ../nbs/29_exact_inverse.ipynb #0e1db170
 @njit(**FAST)
@@ -186,13 +160,53 @@ def independent_runs(chain: np.ndarray, history: int) -> list[list[tuple[int, in
                 runs.append([(left, right)])
     return runs
 
+# %% ../nbs/29_exact_inverse.ipynb #f5a00201
+STARTS = 32  # frames to try
+
+
+def start_frame(eqs: Equations, bands: BandTables, taps: Taps, f: int, rng: np.random.Generator) -> np.ndarray | None:
+    "The samples (n,) of frame f from nothing, from one of its louder bins on; None when that did not arrive."
+    start, n, loud = eqs.tables.start, eqs.tables.windows.shape[1], np.argsort(-eqs.target[f, 0])[: eqs.target.shape[2] // 2]
+    spectrum, worst = grow_spectrum(int(rng.choice(loud)), eqs.target[f], eqs.weight[f], taps, int(rng.integers(1, 2**30)))
+    if worst >= 1e-2:
+        return None
+    x = np.fft.irfft(spectrum)
+    cost = settle_frame(x, eqs.target[f], eqs.weight[f], bands)
+    return x[start : start + n] * eqs.scale[f] if cost <= max(1e-11, eqs.accept[f]) else None
+
+# %% ../nbs/29_exact_inverse.ipynb #f5a00202
+def start_chain(eqs: Equations, bands: BandTables, taps: Taps, samples, chain, pool: Executor, rng: np.random.Generator) -> bool:
+    "Start a chain at one of the open and mostly unmasked frames; False when none arrives."
+    free = np.flatnonzero((chain == -1) & (eqs.masked < 0.15))
+    free = free[eqs.masked[free] < 0.05] if (eqs.masked[free] < 0.05).any() else free
+    places = rng.choice(free, STARTS if len(free) else 0)
+    jobs = [pool.submit(start_frame, eqs, bands, taps, f, r) for f, r in zip(places, rng.spawn(len(places)), strict=True)]
+    for f, job in zip(places, jobs, strict=True):
+        x = job.result()
+        if x is not None:
+            samples[f], chain[f] = x, f
+            for other in jobs:
+                other.cancel()
+            return True
+    return False
+
 # %% ../nbs/29_exact_inverse.ipynb #b7a1d002
-def grow_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chain: np.ndarray, pool: Executor, k: int) -> None:
-    "Continue all chains into the gaps beside them as far as the band of few taps gets, then settle all samples, for the searches to come."
-    n, hop, tries = samples.shape[1], eqs.tables.hop, 4 if k == 0 else 8
-    runs = independent_runs(chain, -(-n // hop))
+def continue_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chain: np.ndarray, pool: Executor, k: int) -> None:
+    "Continue all chains into the gaps beside them as far as the band of few taps gets."
+    tries, runs = 4 if k == 0 else 8, independent_runs(chain, -(-samples.shape[1] // eqs.tables.hop))
     list(pool.map(lambda run: [grow_chain(*gap, samples, chain, eqs, bands, tries, 1000003 * k + 7919 * gap[0] + 1) for gap in run], runs))
-    if runs and (chain == -1).any():
+
+# %% ../nbs/29_exact_inverse.ipynb #b7a1d012
+def grow_chains(eqs: Equations, bands: BandTables, samples: np.ndarray, chain: np.ndarray, pool: Executor, k: int, seed: int) -> None:
+    "Start and continue chains by few taps, then settle all samples, for the searches to come."
+    n, hop, rng, taps, again = samples.shape[1], eqs.tables.hop, np.random.default_rng((seed, k, 1)), frame_taps(eqs.tables), 0
+    while (chain == -1).any() and again < 4 and start_chain(eqs, bands, taps, samples, chain, pool, rng):
+        continue_chains(eqs, bands, samples, chain, pool, k)
+        again += 1
+    if again == 0:
+        solve_groups(eqs, samples, chain, pool, k, seed)
+        continue_chains(eqs, bands, samples, chain, pool, k)
+    if (chain >= 0).any() and (chain == -1).any():
         x, _ = join(eqs, samples, chain)
         refine(eqs, x, chain >= 0, pool, iters=4)
         for f in np.flatnonzero(chain >= 0):
@@ -237,9 +251,7 @@ def solve_frames(
     samples, chain = np.zeros((len(eqs.scale), eqs.tables.windows.shape[1])), np.where(eqs.silent, -2, -1)
     k, left, gained, long = 0, len(chain), 0, is_long(eqs)
     while left and k - gained < patience:
-        solve_groups(eqs, samples, chain, pool, k, seed)
-        if bands:
-            grow_chains(eqs, bands, samples, chain, pool, k)
+        grow_chains(eqs, bands, samples, chain, pool, k, seed) if bands else solve_groups(eqs, samples, chain, pool, k, seed)
         for search in searches(k, long):
             fill_gaps(eqs, samples, chain, pool, search, k)
         still = int((chain == -1).sum())
@@ -334,27 +346,6 @@ def assess(eqs: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) 
     residual = math.sqrt(cost.sum() / np.count_nonzero(eqs.weight))
     return Inversion(residual, float(good.mean()), segments, iterations, "; ".join(reasons))
 
-# %% ../nbs/29_exact_inverse.ipynb #b7a1c002
-def expected_snr(eqs: Equations, x: np.ndarray, bands: BandTables, draws: int = 4) -> np.ndarray:  # (frames,), decibels
-    "The signal-to-noise ratio of every frame of x to expect, up to its sign."
-    n, hop, count, w = eqs.tables.windows.shape[1], eqs.tables.hop, len(eqs.scale), eqs.tables.windows[0]
-    variance = frame_costs(x, eqs) / np.maximum((eqs.weight > 0).sum((1, 2)) - hop, 1)
-    out, rng, size = np.zeros(count), np.random.default_rng(0), max(64, 300_000 // (n * hop))
-    for u in range(0, count, size):
-        v = min(u + size, count)
-        length = (v - u - 1) * hop + n
-        band, upper = np.zeros((length, n)), np.zeros((n, length))
-        add_banded(x[u * hop : u * hop + length], eqs, eqs.weight[u:v], u, bands, band, np.zeros(length))
-        band[:, 0] += 1e-9 * band[:, 0] + 1e-12 * band[:, 0].max() + 1e-300
-        factor = scipy.linalg.cholesky_banded(band.T, lower=True, check_finite=False)
-        for i in range(n):
-            upper[n - 1 - i, i:] = factor[i, : length - i]
-        wrong = (scipy.linalg.solve_banded((0, n - 1), upper, rng.standard_normal((length, draws)), check_finite=False) ** 2).mean(1)
-        for f in range(u, v):
-            error = variance[f] * (w * w * wrong[(f - u) * hop : (f - u) * hop + n]).sum()
-            out[f] = 10 * np.log10(max((w * w * x[f * hop : f * hop + n] ** 2).sum(), 1e-300) / max(error, 1e-300))
-    return np.clip(out, 0, 300)
-
 # %% ../nbs/29_exact_inverse.ipynb #b7a1c003
 def solve_noisy(eqs: Equations, seed: int, workers: int | None) -> tuple[np.ndarray, Inversion]:
     "The closest sound found, from the first sample under a window on, and how sure every frame of it is."
@@ -390,7 +381,7 @@ def solve_signal(eqs: Equations, seed: int, workers: int | None, progress: bool 
     bands, found = few_taps(eqs), []
     with bar, threadpool_limits(1), ThreadPoolExecutor(workers or torch.get_num_threads()) as pool:
         for tables in (bands, None) if bands else (None,):  # full systems where few taps do not get everywhere
-            samples, chain, rounds = solve_frames(eqs, pool, bar=bar, seed=seed, bands=tables)
+            samples, chain, rounds = solve_frames(eqs, pool, 2 if tables else 8, bar, seed, tables)
             x, segment = join(eqs, samples, chain)
             costs = refine(eqs, x, chain >= 0, pool)
             found.append((x, assess(eqs, x, segment, rounds + len(costs))))

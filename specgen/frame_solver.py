@@ -431,3 +431,30 @@ def solve_group(
         else:
             return x * unit
     return None
+
+# %% ../nbs/27_frame_solver.ipynb #9975b69c
+@njit(**FAST)
+def one_scale(eqs, first, frames):
+    "Targets and weights of consecutive frames on one scale; that scale; the cost to accept; the cost to stop at."
+    target, weight = eqs.target[first : first + frames].copy(), eqs.weight[first : first + frames].copy()
+    unit, limit, floor = 0.0, 0.0, 1e-20
+    for i in range(first, first + frames):
+        unit = max(unit, eqs.scale[i])
+    for i in range(frames):
+        ratio = (eqs.scale[first + i] / unit) ** 2
+        target[i] *= ratio
+        weight[i] /= ratio
+        limit += eqs.accept[first + i]
+        floor += 2 * eqs.noise[first + i]
+    return target, weight, unit, limit, floor
+
+
+@njit(**FAST)
+def known_samples(samples, f, d, back, first, frames, hop):
+    "The samples under `frames` frames from `first` on, as far as the frames f and behind it have them; zeros elsewhere."
+    base = np.zeros(samples.shape[1] + (frames - 1) * hop)
+    for i in range(back - 1, -1, -1):
+        o = (f - d * i - first) * hop
+        a, b = max(o, 0), min(o + samples.shape[1], len(base))
+        base[a:b] = samples[f - d * i, a - o : b - o]
+    return base

@@ -237,6 +237,18 @@ def solve_frame(x, known, side, target, weight, prior, bands, iters, damping, dr
             damping, raise_by = damping * raise_by, 2 * raise_by
     return cost
 
+# %% ../nbs/28_long_frames.ipynb #f5a00101
+@njit(**FAST)
+def settle_frame(x, target, weight, bands):
+    "Search x (n_fft,) in place from near the solution, without any neighbour; weak bins count less at first. Returns the cost."
+    soft, none = np.zeros(weight.shape), np.zeros(len(x))
+    for floor in (0.1, 0.03, 0.01):
+        for k in range(weight.shape[1]):
+            for i in range(3):
+                soft[i, k] = 1 / (np.sqrt(target[0, k]) + floor) if weight[i, k] > 0 else 0.0
+        solve_frame(x, none, 0, target, soft, 0.0, bands, 30, 1e-4, 0.02)
+    return solve_frame(x, none, 0, target, weight, 0.0, bands, 60, 1e-6, 0.01)
+
 # %% ../nbs/28_long_frames.ipynb #e566239f
 LOOSE = 1e-9  # cost of a frame that is right, but not yet exact
 
@@ -442,3 +454,24 @@ def refine(
         best = x.copy() if costs[-1] == min(costs) else best
     x[:] = best
     return costs
+
+# %% ../nbs/28_long_frames.ipynb #b7a1c002
+def expected_snr(eqs: Equations, x: np.ndarray, bands: BandTables, draws: int = 4) -> np.ndarray:  # (frames,), decibels
+    "The signal-to-noise ratio of every frame of x to expect, up to its sign."
+    n, hop, count, w = eqs.tables.windows.shape[1], eqs.tables.hop, len(eqs.scale), eqs.tables.windows[0]
+    variance = frame_costs(x, eqs) / np.maximum((eqs.weight > 0).sum((1, 2)) - hop, 1)
+    out, rng, size = np.zeros(count), np.random.default_rng(0), max(64, 300_000 // (n * hop))
+    for u in range(0, count, size):
+        v = min(u + size, count)
+        length = (v - u - 1) * hop + n
+        band, upper = np.zeros((length, n)), np.zeros((n, length))
+        add_banded(x[u * hop : u * hop + length], eqs, eqs.weight[u:v], u, bands, band, np.zeros(length))
+        band[:, 0] += 1e-9 * band[:, 0] + 1e-12 * band[:, 0].max() + 1e-300
+        factor = scipy.linalg.cholesky_banded(band.T, lower=True, check_finite=False)
+        for i in range(n):
+            upper[n - 1 - i, i:] = factor[i, : length - i]
+        wrong = (scipy.linalg.solve_banded((0, n - 1), upper, rng.standard_normal((length, draws)), check_finite=False) ** 2).mean(1)
+        for f in range(u, v):
+            error = variance[f] * (w * w * wrong[(f - u) * hop : (f - u) * hop + n]).sum()
+            out[f] = 10 * np.log10(max((w * w * x[f * hop : f * hop + n] ** 2).sum(), 1e-300) / max(error, 1e-300))
+    return np.clip(out, 0, 300)
