@@ -23,7 +23,8 @@ from huggingface_hub.errors import HFValidationError
 from torch.nn import functional as F
 
 from .classifier import Classifier
-from .core import RunFolder, SpecgenError, atomic, code_digest, default_device, on_main, read_json, read_table, write_json, write_table
+from .core import SpecgenError, atomic, default_device, on_main, read_json, read_table, write_json, write_table
+from .run_folder import RunFolder, code_digest
 from .datasets import AudioDataset, load_recordings, shared_speakers
 from .models import Model, Preset, check_fit
 from .plot import confusion_matrix, figure_png, plot_confusion

@@ -16,7 +16,8 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .core import RunFolder, SpecgenError, choose, default_device, fingerprint, seeded
+from .core import SpecgenError, choose, default_device, seeded
+from .run_folder import RunFolder, fingerprint
 from .flow_matching import VelocityNetwork, integrate, timestep_embedding
 from .models import Model, Preset, check_labels, randn, zero_init
 from .training import TrainConfig, train

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from .audio import trim_silence
 from .classifier import Classifier
-from .core import RunFolder, SpecgenError, choose, code_digest, on_main, write_table
+from .core import SpecgenError, choose, on_main, write_table
+from .run_folder import RunFolder, code_digest
 from .datasets import AudioDataset
 from .models import Preset
 from .spectrogram import LogSTFT, Representation

@@ -26,7 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .audio import write_audio
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, safe_name, seeded, write_json
+from .core import SpecgenError, atomic, choose, default_device, main_process, on_main, safe_name, seeded, write_json
+from .run_folder import RunFolder, code_digest
 from .datasets import AudioDataset, load_recordings
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
 

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from .audio import read_audio
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, write_json
+from .core import SpecgenError, atomic, choose, default_device, main_process, on_main, read_json, write_json
+from .run_folder import RunFolder, code_digest
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
 from .filtering import PEAK, filter_counts, filter_recordings

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 # %% ../nbs/30_report.ipynb #858e3497
 from .augmentation import augment_dataset
-from .core import RunFolder, atomic, read_json
+from .core import atomic, read_json
+from .run_folder import RunFolder
 from .filtering import filter_balance
 from .flow_matching import integrate
 from .models import Preset, randn

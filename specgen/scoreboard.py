@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 # %% ../nbs/32_scoreboard.ipynb #d1594fa1
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, on_main, read_json, safe_name, write_table
+from .core import SpecgenError, atomic, choose, default_device, on_main, read_json, safe_name, write_table
+from .run_folder import RunFolder, code_digest
 from .datasets import AudioDataset, load_recordings
 from .evaluation import choose_clips
 from .few_step import distill, flow_paths

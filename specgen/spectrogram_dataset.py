@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from .audio import peak_normalize, trim_silence
-from .core import SpecgenError, atomic, derive_seeds, fingerprint, process_state, seeded
+from .core import SpecgenError, atomic, derive_seeds, process_state, seeded
+from .run_folder import fingerprint
 from .datasets import AudioDataset
 from .spectrogram import Representation
 

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from .core import SpecgenError, append_row, atomic, default_device, derive_seeds, fingerprint, held_signals
+from .core import SpecgenError, append_row, atomic, default_device, derive_seeds, held_signals
+from .run_folder import fingerprint
 from .core import keep_rows, on_main, process_state, seeded, sweep, write_table
 from .models import PRECISIONS, autocast_dtype
 from .spectrogram_dataset import Batches
