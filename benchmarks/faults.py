@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,6 @@ from specgen.audio import write_audio
 from specgen.cli import main
 from specgen.core import write_table
 
-NOBODY = 65534
 SECONDS = 300  # longest case
 TRAIN = ["--preset", "quick", "--dataset"]
 
@@ -73,8 +73,7 @@ def prepare(place: Path):
     (place / "full/filled").write_bytes(b"x" * 4096)
     subprocess.run(["mount", "-o", "remount,ro", place / "ro"], check=True)
     (place / "file").write_text("mine")
-    (place / "closed").mkdir()
-    os.chmod(place / "closed", 0o755)
+    (place / "closed").mkdir(0o555)
 
 
 def quiet(words: list, log: Path) -> int:
@@ -145,11 +144,7 @@ def apart(fault: str, place: Path, words: list, out: Path):
                 os.chmod(copy, 0o755)
                 subprocess.run(["mount", "--bind", copy / "w", folder], check=True)
     if fault in ("no permission", "input closed", "weights closed"):
-        os.environ |= {"HOME": "/nowhere", "SPECGEN_CACHE": str(place / "theirs")}
-        (place / "theirs").mkdir(exist_ok=True)
-        os.chown(place / "theirs", NOBODY, NOBODY)
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+        ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24))  # root without its privileges obeys the files' modes
     if fault == "memory":
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20),) * 2)

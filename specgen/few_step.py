@@ -17,9 +17,9 @@ from fastcore.basics import patch
 from torch import nn
 
 from .core import SpecgenError, choose, default_device, seeded
-from .run_folder import RunFolder, fingerprint
 from .flow_matching import VelocityNetwork, integrate, timestep_embedding
 from .models import Model, Preset, check_labels, randn, zero_init
+from .run_folder import RunFolder, fingerprint
 from .training import TrainConfig, train
 
 # %% ../nbs/19_few_step.ipynb #f5fd7752

@@ -16,13 +16,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import SpecgenError, main_process, on_main, read_json, sweep, write_json
+from .core import SpecgenError, as_path, discard, file_error, main_process, on_main, read_json, sweep, write_json
 
 # %% ../nbs/00a_run_folder.ipynb #c0000029
 def described(content) -> list[str]:
@@ -125,7 +125,7 @@ class RunFolder:
         stages: int = 0,  # for the headings
         show: bool = False,  # print the headings, on the main process
     ):
-        self.path, self.n_stages, self.count, self.show, self.claimed = Path(path), stages, 0, show and main_process(), False
+        self.path, self.n_stages, self.count, self.show, self.claimed = as_path(path), stages, 0, show and main_process(), False
         self.settings = json.loads(json.dumps({**settings, "recordings": recordings, "code": code}, default=str))
 
     def __enter__(self) -> "RunFolder":
@@ -134,33 +134,61 @@ class RunFolder:
 
     def __exit__(self, kind, error, trace):
         if main_process():
+            gone = not (self.path / "run.json").exists()
             self.end(failed=kind is not None)
+            if gone and kind is None:
+                raise SpecgenError(f"{self.path}: was deleted while the run worked there; run again")
 
 # %% ../nbs/00a_run_folder.ipynb #c0000032
 @patch
 def results(self: RunFolder) -> list[Path]:
     "The files that the run has left so far; hidden ones and the folder's own don't count."
-    files = [p for p in self.path.rglob("*") if p.is_file() and p.name not in ("run.json", "skipped.csv")]
+    files = [p for p in self.path.rglob("*") if not p.is_dir() and p.name not in ("run.json", "skipped.csv")]
     return [p for p in files if not any(part.startswith(".") for part in p.relative_to(self.path).parts)]
+
+# %% ../nbs/00a_run_folder.ipynb #ca000008
+def lock_folder(folder: Path):
+    "A lock on a folder, which is made if missing: to be released. Raises `SpecgenError` while another process has it, and where nothing can be written."
+    from filelock import FileLock, Timeout
+
+    if folder.exists() and not folder.is_dir():
+        raise SpecgenError(f"{folder}: is a file; name a folder")
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SpecgenError(f"{folder}: another process works there; wait for it, or name another folder") from None
+    except NotImplementedError:
+        pass  # a file system without locks
+    except OSError as error:
+        raise file_error(error, folder, "cannot be written to") from None
+    return lock
+
+
+@contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    "Within, no other process works in a folder, as far as it asks; None locks nothing. On the main process of several."
+    lock = on_main(lock_folder, folder) if folder else None
+    try:
+        yield
+    finally:
+        if lock:
+            lock.release()
+
+# %% ../nbs/00a_run_folder.ipynb #ca00000d
+def torch_threads() -> int:
+    "How many threads torch computes with."
+    import torch
+
+    return torch.get_num_threads()
 
 # %% ../nbs/00a_run_folder.ipynb #c0000040
 @patch
 def start(self: RunFolder):
     "Lock the folder and claim it; when that fails everything is as it was."
-    from filelock import FileLock, Timeout
-
-    if self.path.exists() and not self.path.is_dir():
-        raise SpecgenError(f"{self.path}: is a file; name a folder")
-    self.fresh, self.lock = not self.path.exists(), FileLock(self.path / ".lock")
-    try:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.lock.acquire(timeout=0)
-    except Timeout:
-        raise SpecgenError(f"{self.path}: another process works there; wait for it, or name another folder") from None
-    except NotImplementedError:
-        pass  # a file system without locks
-    except OSError as error:
-        raise SpecgenError(f"{self.path}: cannot be written to ({error.strerror}); name another folder") from None
+    self.fresh = not self.path.exists()
+    self.lock = lock_folder(self.path)
     try:
         self.claim()
     except BaseException:
@@ -171,29 +199,72 @@ def start(self: RunFolder):
 @patch
 def claim(self: RunFolder):
     "Note whose folder this is. Raises `SpecgenError` when it is another run's."
-    mark, results = self.path / "run.json", self.results()
+    mark, results, threads = self.path / "run.json", self.results(), torch_threads()
     if mark.is_file() and results:
-        if changed := differences(read_json(mark), self.settings):
+        held = self.held(mark)
+        threads = held.pop("threads", threads)
+        if changed := differences(held, self.settings):
             raise SpecgenError(f"{self.path}: holds a run with {'; '.join(changed)}; name another folder, or delete this one to begin anew")
     elif results:
-        raise SpecgenError(f"{self.path}: is not empty and holds no run; name another folder")
-    sweep(self.path)
-    write_json(mark, self.settings)
+        raise SpecgenError(f"{self.path}: is not empty and holds no run (no run.json); name another folder, or delete this one to begin anew")
+    for folder in [self.path, *(p for p in self.path.rglob("*") if p.is_dir())]:
+        sweep(folder)
+    if threads != torch_threads():
+        self.say(f"{self.path}: begun with {threads} threads, {torch_threads()} now: numbers may differ in their last digits; OMP_NUM_THREADS sets them")
+    write_json(mark, {**self.settings, "threads": threads})
     self.claimed = True
 
 
 @patch
+def held(self: RunFolder, mark: Path) -> dict:
+    "What run.json says. Raises `SpecgenError` when it is damaged."
+    try:
+        held = read_json(mark)
+        if isinstance(held, dict) and self.settings.keys() & held.keys() >= {"recordings", "code"}:
+            return held
+    except SpecgenError as error:
+        if isinstance(error, OSError):
+            raise
+    raise SpecgenError(f"{mark}: is damaged, so nobody knows what the folder holds; delete the folder {self.path} to begin anew, or name another")
+
+# %% ../nbs/00a_run_folder.ipynb #ca000009
+@patch
 def end(self: RunFolder, failed: bool):
     "Release the lock; a run that failed before it had any result leaves no claim."
-    if failed and self.claimed and not self.results():
+    if failed and (self.claimed or self.fresh) and not self.results():
         if self.fresh:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            (self.path / "run.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / "run.json").unlink(missing_ok=True)
     if not (self.path / "run.json").exists():
         with suppress(OSError):  # an open file can't go everywhere
             (self.path / ".lock").unlink()
     self.lock.release()
+
+# %% ../nbs/00a_run_folder.ipynb #ca00000b
+def sizes(folder: Path, files: list[Path]) -> dict[str, int]:
+    "The bytes of files, by their path from a folder; of a folder among them those of all its files, hidden ones left out."
+    found = [p for file in files for p in (sorted(file.rglob("*")) if file.is_dir() else [file]) if p.is_file()]
+    shown = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    return {p.relative_to(folder).as_posix(): p.stat().st_size for p in shown}
+
+
+def whole(folder: Path, mark: Path) -> bool:
+    "Whether a mark is there, and all files are as it says; if not, what lies beside those that aren't is removed, and the mark."
+    if not mark.is_file():
+        return False
+    try:
+        known = dict(read_json(mark))
+        damaged = {name for name, size in known.items() if sizes(folder, [folder / name]).get(name) != size}
+    except (SpecgenError, TypeError, ValueError):
+        known, damaged = {}, {mark.name}
+    for name in known:
+        if Path(name).parent in {Path(other).parent for other in damaged} and not (folder / name).is_dir():
+            discard(folder / name)
+    if damaged:
+        mark.unlink()
+    return bool(known) and not damaged
 
 # %% ../nbs/00a_run_folder.ipynb #c0000034
 def leaves(settings: dict, prefix: str = "") -> dict:
@@ -218,19 +289,30 @@ def stage(
     name: str,  # also the folder of its results
     make: Callable[[Path], dict | None],  # (folder) -> numbers about it
     alone: bool = False,  # only the main process makes it; otherwise all do, and share the trainings. All come here in either case
+    also: tuple[str, ...] = (),  # files and folders outside that it makes, by their path in the run's folder
 ) -> Path:  # the folder with the results
     "Do a stage, or find it done."
     self.count, folder = self.count + 1, self.path / name
-    done = on_main((folder / "done.json").is_file, tell=True)
+    done = on_main(whole, self.path, folder / "files.json", tell=True)
     self.say(f"[{self.count}/{self.n_stages}] {name}" + (": done before" if done else ""))
     if not done:
         start = time.perf_counter()
         on_main(lambda: (folder.mkdir(parents=True, exist_ok=True), sweep(folder))[0])
         numbers = on_main(make, folder) if alone else make(folder)
-        on_main(lambda: write_json(folder / "done.json", {"seconds": round(time.perf_counter() - start, 1), **(numbers or {})}))
+        on_main(self.finish, folder, start, numbers, also)
     return folder
 
 
+@patch
+def finish(self: RunFolder, folder: Path, start: float, numbers: dict | None, also: tuple[str, ...]):
+    "Mark a stage as done. Raises `SpecgenError` when the folder was deleted meanwhile."
+    if not (self.path / "run.json").is_file():
+        raise SpecgenError(f"{self.path}: was deleted while the run worked there; run again")
+    discard(folder / "files.json")
+    write_json(folder / "done.json", {"seconds": round(time.perf_counter() - start, 1), **(numbers or {})})
+    write_json(folder / "files.json", sizes(self.path, [folder, *(self.path / name for name in also)]))
+
+# %% ../nbs/00a_run_folder.ipynb #ca00000c
 @patch
 def say(self: RunFolder, text: str):
     "Print, on the main process, if this run shows what it does."

@@ -237,7 +237,8 @@ def test_what_is_damaged_is_refused(dataset, tmp_path, damage):
         path.write_text("no tensors")
     else:
         path.write_bytes(path.read_bytes().replace(b'LogSTFT', b'Unknown'))
-    with pytest.raises(SpecgenError, match=r"spectrograms\.safetensors: is missing, damaged or no dataset of spectrograms; make it again"):
+    reason = "No such file or directory; check the path" if damage == "missing" else "is damaged or no dataset of spectrograms; delete it and make it again"
+    with pytest.raises(SpecgenError, match=rf"spectrograms\.safetensors: {reason}"):
         SpectrogramDataset.load(tmp_path)
 
 
