@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -273,7 +274,8 @@ def layout_entries(
 # %% ../nbs/07_recordings.ipynb #037e6f34
 def cache_folder() -> Path:
     "Where specgen keeps what it downloads, makes or has found out: `SPECGEN_CACHE`, or the system's place for caches."
-    return as_path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen"))
+    place = as_path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen"))
+    return place if place.parts[0] != "~" else Path(tempfile.gettempdir(), f"specgen-{os.getuid()}")  # a user without a home
 
 # %% ../nbs/07_recordings.ipynb #3b64b4ef
 class Checked(NamedTuple):

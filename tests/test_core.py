@@ -57,8 +57,9 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     process = python(code, tmp_path / "a.json")
     process.communicate()
     assert process.returncode == -9 and read_json(tmp_path / "a.json") == {"old": 1} and len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".b-0badcafe.json").write_text("half, and of nobody knows whom")
     sweep(tmp_path, older=3600)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".b-0badcafe.json", "a.json"]
     sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
