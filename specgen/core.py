@@ -259,6 +259,8 @@ def append_row(path: Path, row: dict):
     "Add a row to a table; a new column first widens it. Raises `SpecgenError` where the disk refuses, and when the folder is gone."
     columns = []
     try:
+        if not path.parent.is_dir():  # else it would be made anew, without what it held
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if path.exists():
             with open(path, newline="", encoding="utf-8") as file:
                 columns = next(csv.reader(file), [])
