@@ -167,7 +167,7 @@ def verdict(code: int | None, said: str) -> str:
         return "still at work"
     if "Traceback" in said:
         return "TRACEBACK"
-    lines = [line for line in said.splitlines() if line.startswith("specgen: ")]
+    lines = [line for line in said.splitlines() if line.startswith(("specgen: ", "Error: "))]
     if code == 0:
         return "done"
     return "one line" if code == 2 and len(lines) == 1 else f"EXIT {code}, {len(lines)} LINES"
