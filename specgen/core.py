@@ -49,7 +49,7 @@ class FileError(SpecgenError, OSError):
     __str__ = ValueError.__str__
 
 
-NO_MEMORY = re.compile("not enough memory|an't allocate memory|annot allocate memory|out of memory|bad_alloc|Unable to allocate|start new thread|could not create a primitive")
+NO_MEMORY = re.compile("not enough memory|an('t|not) allocate memory|out of memory|bad_alloc|Unable to allocate|start new thread|not create a primitive")
 WAYS_OUT = {
     **dict.fromkeys((errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG), "make room there, or name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or name another place"),
