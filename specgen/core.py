@@ -272,7 +272,7 @@ def append_row(path: Path, row: dict):
     except OSError as error:
         raise error if isinstance(error, SpecgenError) else file_error(error, path, "cannot be written") from None
 
-
+# %% ../nbs/00_core.ipynb #ca000020
 def keep_rows(path: Path, n: int) -> list[dict]:
     "The first n rows of a table; later ones are taken out of it. Raises `SpecgenError` when there are fewer."
     table = read_table(path) if path.exists() else []

@@ -303,8 +303,7 @@ class RunBar:
 # %% ../nbs/31_pipeline.ipynb #1307773b
 def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
     "Every stage in its order; returns the scores."
-    bar = RunBar(plan.preset, len(recordings), plan.show)
-    plan = plan._replace(progress=bar)
+    plan = plan._replace(progress=(bar := RunBar(plan.preset, len(recordings), plan.show)))
 
     def stage(name: str, make: Callable, alone: bool = False, also: tuple[str, ...] = ()) -> Path:
         bar.begin(name, (run.path / name / "files.json").is_file())

@@ -132,12 +132,15 @@ class RunFolder:
         on_main(self.start)
         return self
 
-    def __exit__(self, kind, error, trace):
-        if main_process():
-            gone = not (self.path / "run.json").exists()
-            self.end(failed=kind is not None)
-            if gone and kind is None:
-                raise SpecgenError(f"{self.path}: was deleted while the run worked there; run again")
+# %% ../nbs/00a_run_folder.ipynb #ca000024
+@patch
+def __exit__(self: RunFolder, kind, error, trace):
+    "Release the folder. Raises `SpecgenError` when it was deleted meanwhile."
+    if main_process():
+        gone = not (self.path / "run.json").exists()
+        self.end(failed=kind is not None)
+        if gone and kind is None:
+            raise SpecgenError(f"{self.path}: was deleted while the run worked there; run again")
 
 # %% ../nbs/00a_run_folder.ipynb #c0000032
 @patch
@@ -165,7 +168,7 @@ def lock_folder(folder: Path):
         raise file_error(error, folder, "cannot be written to") from None
     return lock
 
-
+# %% ../nbs/00a_run_folder.ipynb #ca000021
 @contextmanager
 def locked(folder: Path | None) -> Iterator[None]:
     "Within, no other process works in a folder, as far as it asks; None locks nothing. On the main process of several."
@@ -214,7 +217,7 @@ def claim(self: RunFolder):
     write_json(mark, {**self.settings, "threads": threads})
     self.claimed = True
 
-
+# %% ../nbs/00a_run_folder.ipynb #ca000022
 @patch
 def held(self: RunFolder, mark: Path) -> dict:
     "What run.json says. Raises `SpecgenError` when it is damaged."
@@ -302,7 +305,7 @@ def stage(
         on_main(self.finish, folder, start, numbers, also)
     return folder
 
-
+# %% ../nbs/00a_run_folder.ipynb #ca000023
 @patch
 def finish(self: RunFolder, folder: Path, start: float, numbers: dict | None, also: tuple[str, ...]):
     "Mark a stage as done. Raises `SpecgenError` when the folder was deleted meanwhile."
