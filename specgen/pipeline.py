@@ -291,6 +291,7 @@ class RunBar:
         if done and not self.bar.disable:
             self.bar.initial += self.seconds[name]
         self.move(1.0 if done else 0.0)
+        self.bar.clear()
 
     def __call__(self, step: int, steps: int):
         "A training of the stage has done `step` of its `steps`."
@@ -307,7 +308,6 @@ def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
 
     def stage(name: str, make: Callable, alone: bool = False, also: tuple[str, ...] = ()) -> Path:
         bar.begin(name, (run.path / name / "files.json").is_file())
-        bar.bar.clear()
         return run.stage(name, make, alone, also)
 
     with bar.bar:
