@@ -22,7 +22,7 @@ import soxr
 import torch
 from torch.nn import functional as F
 
-from .core import SpecgenError, atomic
+from .core import SpecgenError, as_path, atomic, require_readable
 
 # %% ../nbs/01_audio.ipynb #c358c3cb
 def demo_voice(sample_rate: int = 16000, seed: int = 0) -> torch.Tensor:
@@ -90,11 +90,12 @@ def read_audio(
     check: bool = False,  # refuse also a file that broke off, or is silent
 ) -> tuple[torch.Tensor, int]:  # waveform (samples,) float32 mono, and its rate in hertz
     "Read a sound file as mono. Raises `SpecgenError` when it is missing, not sound, empty, or holds NaN."
-    name = printable(path)
-    if not Path(path).is_file():
+    name, path = printable(path), as_path(path)
+    if not path.is_file():
         raise SpecgenError(f"{name}: no such file; check the path")
     if check and isinstance(reason := check_audio(path), str):
         raise SpecgenError(f"{name}: {reason}; export it again, or leave it out")
+    require_readable(path)
     try:
         data, rate = soundfile.read(file_name(path), dtype="float32", always_2d=True)
     except (RuntimeError, TypeError) as error:  # a TypeError for .raw, which has no header
@@ -116,7 +117,7 @@ def write_audio(
     sample_rate: int,  # hertz
 ) -> Path:  # the path written
     "Write a mono sound file, atomically. Raises `SpecgenError` for an empty or non-finite waveform, an unknown suffix, a rate the format lacks."
-    path, name = Path(path), printable(path)
+    path, name = as_path(path), printable(path)
     data = torch.as_tensor(waveform).detach().cpu().float().numpy()
     if data.ndim != 1 or not data.size or not np.isfinite(data).all():
         raise SpecgenError(f"{name}: a waveform to write is (samples,) finite numbers, not {tuple(data.shape)}; check what made it")
@@ -125,11 +126,13 @@ def write_audio(
     if (peak := np.abs(data).max()) > 1:
         warnings.warn(f"{path.name}: peak {peak:.2f} is beyond full scale, turned down to 1", stacklevel=2)
         data = data / peak
+    sound = BytesIO()  # since libsndfile says nothing when the disk is full
+    try:
+        soundfile.write(sound, data, sample_rate, format=path.suffix[1:].upper())
+    except (RuntimeError, TypeError) as error:
+        raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz ({why(error)}); choose another rate or format") from None
     with atomic(path) as temporary:
-        try:
-            soundfile.write(file_name(temporary), data, sample_rate)
-        except (RuntimeError, TypeError) as error:
-            raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz ({why(error)}); choose another rate or format") from None
+        temporary.write_bytes(sound.getbuffer())
     return path
 
 # %% ../nbs/01_audio.ipynb #7f1c9df6

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .audio import read_audio
 from .augmentation import augment, distort, mixup
-from .core import SpecgenError, seeded, write_table
+from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
 from .models import Model, Preset
 from .recordings import Skipped, check_files
@@ -433,7 +433,7 @@ def submit(
     IDs of files in folders below begin with the folders' names. Files that cannot be read are listed in `<out>_unreadable.csv`.
     Raises `SpecgenError` when there is no file that can be read.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = as_path(folder), as_path(out)
     if not folder.is_dir():
         raise SpecgenError(f"{folder}: no such folder; check the path")
     model, beside = model if isinstance(model, Classifier) else Classifier.from_pretrained(model), out.with_name(f"{out.stem}_unreadable.csv")

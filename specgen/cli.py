@@ -8,6 +8,7 @@ __all__ = ['main']
 # %% ../nbs/33_cli.ipynb #66a28a8f
 import json
 import os
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,10 +53,11 @@ def specgen(
 # %% ../nbs/33_cli.ipynb #39e2d1c0
 def fit_model(kind: type, dataset: str, out: Path, **how):
     "Train a model on recordings, and say where it is and how well it does."
+    from specgen.core import read_json
     from specgen.models import fit_recordings
 
     fit_recordings(kind, dataset, out=out, **how)
-    scores = json.loads((out / "scores.json").read_text(encoding="utf-8")) if (out / "scores.json").is_file() else {}
+    scores = read_json(out / "scores.json") if (out / "scores.json").is_file() else {}
     typer.echo(f"{out}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()) if scores else out)
 
 
@@ -459,8 +461,8 @@ EARLIER_OPTIONS = {"--corpus": "--dataset", "--train": "--dataset", "--sr": "--s
 
 
 def renamed(argv: list[str]) -> list[str]:
-    "Arguments with today's names of commands and options."
-    words = list(argv)
+    "Arguments with today's names of commands and options, and the home folder for `~`, which shells leave in `--out=~/x`."
+    words = [re.sub("(?<==)~(?=/|$)|^~(?=/)", lambda _: os.path.expanduser("~"), word, count=1) for word in argv]
     for old, new in EARLIER.items():
         if tuple(words[: len(old)]) == old:
             words[len(old) - 1] = new
@@ -473,7 +475,7 @@ def renamed(argv: list[str]) -> list[str]:
 def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
 ):
-    "The entry point of the `specgen` command: exit code 0 when done, 2 for bad input, 130 for Ctrl-C."
+    "The entry point of the `specgen` command: exit code 0 when done, 2 for bad input and what the system refuses, 130 for Ctrl-C."
     try:
         code = app(renamed(sys.argv[1:] if argv is None else argv), standalone_mode=False)  # 130 where typer has caught Ctrl-C itself
     except (KeyboardInterrupt, typer.Abort):
@@ -482,11 +484,10 @@ def main(
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
             error.show()
             sys.exit(error.exit_code)
-        from specgen.core import SpecgenError
-
-        if not isinstance(error, SpecgenError):
+        from specgen.core import plainly
+        if (said := plainly(error)) is None:
             raise
-        typer.echo(f"specgen: {error}", err=True)
+        typer.echo(f"specgen: {said}", err=True)
         sys.exit(2)
     if code == 130:
         typer.echo("stopped; the same command continues from here", err=True)

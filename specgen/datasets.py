@@ -22,7 +22,7 @@ import torch
 from fastcore.basics import patch
 
 from .audio import printable
-from .core import SpecgenError, atomic, write_table
+from .core import SpecgenError, as_path, atomic, plainly, write_table
 from .recordings import LAYOUTS, STORED, Recording, Skipped, cache_folder, check_files, decode_all, detect_layout, folders_in
 from .recordings import layout_entries, sounds_in, store_waveforms, stored_waveforms, waveforms_file
 from .synthetic_digits import DIGITS_FILE, HELD_OUT, N_PER_DIGIT, WORDS, digits_config, digits_folder_name, folder_sha256, make_digits
@@ -250,7 +250,7 @@ def unpack(
         raise SpecgenError(f"{archive.url}: is not the archive expected ({error}); nothing was kept, fetch it by hand") from None
     except OSError as error:
         if not Path(folder).is_dir():  # else another process was faster
-            raise SpecgenError(f"{folder}: cannot be written ({error.strerror}); set SPECGEN_CACHE to a folder that can") from None
+            raise SpecgenError(f"{folder}: cannot be written ({plainly(error)}); set SPECGEN_CACHE to a folder that can") from None
     return Path(folder)
 
 # %% ../nbs/08_datasets.ipynb #95695474
@@ -363,7 +363,7 @@ def find_files(
     files: list[str | Path],  # sound files, or folders of them
 ) -> list[Path]:
     "The files, and those that lie directly in the folders. Raises `SpecgenError` when there are none."
-    paths = [path for file in map(Path, files) for path in (sounds_in(file) if file.is_dir() else [file])]
+    paths = [path for file in map(as_path, files) for path in (sounds_in(file) if file.is_dir() else [file])]
     if not paths:
         raise SpecgenError(f"no recordings in {', '.join(map(str, files)) or 'what was given'}: name at least one sound file")
     return paths

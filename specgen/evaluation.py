@@ -23,10 +23,11 @@ from huggingface_hub.errors import HFValidationError
 from torch.nn import functional as F
 
 from .classifier import Classifier
-from .core import RunFolder, SpecgenError, atomic, code_digest, default_device, on_main, read_json, read_table, write_json, write_table
+from .core import SpecgenError, as_path, atomic, default_device, on_main, read_json, read_table, write_json, write_table
 from .datasets import AudioDataset, load_recordings, shared_speakers
 from .models import Model, Preset, check_fit
 from .plot import confusion_matrix, figure_png, plot_confusion
+from .run_folder import RunFolder, code_digest
 from .spectrogram_dataset import SpectrogramDataset
 
 # %% ../nbs/14_evaluation.ipynb #1d3847fa
@@ -316,7 +317,7 @@ def from_pretrained(
     "A saved evaluator. Raises `SpecgenError` where there is none, such as for a classifier that nobody has measured."
     classifier, path = Classifier.from_pretrained(source, device=device, **hub), Path(source, "evaluator.json")
     try:
-        path = path if Path(source).is_dir() else hf_hub_download(str(source), path.name, **hub)
+        path = as_path(path) if as_path(source).is_dir() else hf_hub_download(str(source), path.name, **hub)
         return cls(classifier, read_json(path)["accuracy"])
     except (SpecgenError, KeyError, OSError, HFValidationError):
         raise SpecgenError(f"{source}: holds a classifier, but no evaluator.json with its accuracy; train one with `Evaluator.fit`") from None

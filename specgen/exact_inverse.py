@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from scipy.ndimage import binary_dilation
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
@@ -26,11 +25,12 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .audio import read_audio, write_audio
-from .core import SpecgenError, atomic
+from .core import SpecgenError, as_path, atomic, require_readable
 from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs
 from .frame_solver import known_samples, levenberg_marquardt, make_equations, one_scale, solve_group
 from .frame_starts import Taps, frame_taps, grow_spectrum
 from .long_frames import BandTables, band_tables, expected_snr, grow_chain, randomize, refine, settle_frame
+from .phase import njit
 from .reassignment import Framing, reassigned_spectrogram
 
 # %% ../nbs/29_exact_inverse.ipynb #666916dc
@@ -456,7 +456,7 @@ def reassign_file(
 ) -> Path:  # the path written
     "The reassigned spectrogram of a sound file, in float64, with its settings, as .npz. Raises `SpecgenError` for a file that is no whole sound."
     y, rate = read_audio(wav, sample_rate, check=True)
-    win, npz = win_length or n_fft, Path(npz).with_suffix(".npz")
+    win, npz = win_length or n_fft, as_path(npz).with_suffix(".npz")
     settings = dict(sr=rate, n_fft=n_fft, hop_length=hop_length or win // 4, win_length=win, window=window, center=center, ref_power=ref_power)
     parts = reassigned_spectrogram(y.double(), **settings, fill_nan=fill_nan, clip=clip)
     with atomic(npz) as temporary:
@@ -470,9 +470,8 @@ def invert_file(
     wav: str | Path,  # sound to write
 ) -> Inversion:
     "The sound of a features file. Raises `SpecgenError` when the file is not one."
-    npz = Path(npz)
-    if not npz.is_file():
-        raise SpecgenError(f"{npz}: no such file; check the path")
+    npz = as_path(npz)
+    require_readable(npz)
     try:
         with np.load(npz, allow_pickle=False) as data:
             parts, settings = [data[name] for name in ("freqs", "times", "mags")], json.loads(str(data["settings"]))

@@ -16,9 +16,10 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .core import RunFolder, SpecgenError, choose, default_device, fingerprint, seeded
+from .core import SpecgenError, choose, default_device, seeded
 from .flow_matching import VelocityNetwork, integrate, timestep_embedding
 from .models import Model, Preset, check_labels, randn, zero_init
+from .run_folder import RunFolder, fingerprint
 from .training import TrainConfig, train
 
 # %% ../nbs/19_few_step.ipynb #f5fd7752

@@ -8,6 +8,7 @@ __all__ = ['choose_geometry', 'adaptive_hop_stft', 'out_of_fold', 'filter_counts
 # %% ../nbs/16_filtering.ipynb #06471943
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from tqdm.auto import tqdm
 
 from .audio import trim_silence
 from .classifier import Classifier
-from .core import RunFolder, SpecgenError, choose, code_digest, on_main, write_table
+from .core import SpecgenError, as_path, choose, on_main, write_table
 from .datasets import AudioDataset
 from .models import Preset
+from .run_folder import RunFolder, code_digest
 from .spectrogram import LogSTFT, Representation
 from .spectrogram_dataset import SpectrogramDataset
 from .stft import make_window
@@ -327,15 +329,17 @@ def filter_recordings(
     """
     settings, parts = filter_settings(preset, changes, seed), both_parts(recordings, train_indices, test_indices)
     make = partial(run_filter, recordings, parts, representation, settings, device=device, precision=precision, progress=progress)
-    return make(None) if out is None else kept_result(Path(out), make, recordings, parts, representation, settings)
+    return make(None) if out is None else kept_result(as_path(out), make, recordings, parts, representation, settings)
 
 # %% ../nbs/16_filtering.ipynb #df65b689
 def kept_result(out: Path, make: Callable, recordings: AudioDataset, parts: dict, representation: Representation | None, settings: dict) -> SpectrogramDataset:
     "What `make(out)` gives, kept in the folder; made only once. Raises `SpecgenError` when the folder is another call's."
     asked = {**settings, "parts": parts, "representation": representation and representation.to_dict()}
     with RunFolder(out, asked, recordings=recordings.digest(), code=code_digest(run_filter, adaptive_hop_stft)):
-        if not (out / "kept.csv").is_file():
-            dataset = make(out)
-            on_main(dataset.save, out)
-            on_main(write_table, out / "kept.csv", dataset.about["rows"], COLUMNS)
+        with suppress(SpecgenError):  # what doesn't load is made again
+            if on_main((out / "kept.csv").is_file, tell=True):
+                return SpectrogramDataset.load(out)
+        dataset = make(out)
+        on_main(dataset.save, out)
+        on_main(write_table, out / "kept.csv", dataset.about["rows"], COLUMNS)
         return SpectrogramDataset.load(out)

@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 
 from .core import SpecgenError
-from .phase import compiled, loudness_levels, pghi_integrate
+from .phase import compiled, loudness_levels, njit, pghi_integrate
 from .reassignment import Framing
 
 # %% ../nbs/27_frame_solver.ipynb #4982f643
-FAST = dict(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
+FAST = dict(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 
 
 class FrameTables(NamedTuple):

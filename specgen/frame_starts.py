@@ -9,9 +9,9 @@ __all__ = []
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from .frame_solver import FAST, FrameTables, factorize, residuals, substitute
+from .phase import njit
 
 # %% ../nbs/28_frame_starts.ipynb #f5a00007
 class Taps(NamedTuple):

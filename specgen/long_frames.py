@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numba import njit
 
 from .frame_solver import FAST, Equations, FrameTables, frame_costs
+from .phase import njit
 
 # %% ../nbs/28_long_frames.ipynb #36eeef7a
 class BandTables(NamedTuple):

@@ -9,13 +9,11 @@ __all__ = ['Preset', 'Model', 'save_samples', 'fit_recordings', 'WaveformDataset
 import inspect
 import math
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from fastcore.basics import patch
@@ -26,8 +24,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from .audio import write_audio
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, safe_name, seeded, write_json
+from .core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
+from .core import plainly, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
 from .datasets import AudioDataset, load_recordings
+from .run_folder import RunFolder, code_digest, sizes, whole
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
 
 # %% ../nbs/11_models.ipynb #b023a7d9
@@ -175,7 +175,8 @@ def shipped_models() -> dict[str, Path]:
 
 def find_model(source: str | Path) -> Path | None:
     "The folder of a saved or shipped model; None = only the Hub can know it. Raises `SpecgenError` for no such folder and one without a model."
-    folder = Path(source) if Path(source).is_dir() else shipped_models().get(str(source))
+    place = as_path(source)
+    folder = place if place.is_dir() else shipped_models().get(str(source))
     if folder is None and (isinstance(source, Path) or source.startswith("runs/")):  # where trainings go by default: no owner on the Hub
         raise SpecgenError(f"{source}: no such folder; train a model there first (`specgen run`, `specgen classify fit` ...), or name another")
     if folder and not ((folder / "config.json").is_file() and (folder / "model.safetensors").is_file()):
@@ -212,9 +213,13 @@ def loading(source: str | Path, kind: str):
     except SpecgenError as error:
         raise SpecgenError(f"{source}: {error}") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise file_error(error) from None
         reason, names = str(error).strip().partition("\n")[0], ", ".join(shipped_models())
         raise SpecgenError(f"{source}: neither a folder, nor one of {names}, nor a model that the Hub gives ({reason}); check the name") from None
     except Exception as error:  # whatever a stranger's settings lead to
+        if plainly(error):
+            raise
         raise SpecgenError(f"{source}: holds another model than a {kind}, or a damaged one; name another, or train it again") from error
 
 # %% ../nbs/11_models.ipynb #d1000021
@@ -227,6 +232,7 @@ def _from_pretrained(cls: Model, *, model_id: str, **settings):
         raise SpecgenError("its config.json has classes that are no list of names; fetch or train it again")
     local = Path(model_id, "model.safetensors")
     weights = local if local.is_file() else hf_hub_download(model_id, "model.safetensors", **hub)
+    require_readable(weights)
     with seeded(0):  # first weights, all of which are replaced
         model = cls(**settings)
     load_model(model, weights, strict=True)
@@ -241,17 +247,22 @@ def save_pretrained(self: Model, folder: str | Path, **hub):
     """
     if not main_process():
         return None
-    folder = Path(folder)
-    place = folder / f".model-{uuid4().hex[:8]}"
-    place.mkdir(parents=True)
+    folder = as_path(folder)
+    place = temporary_name(folder / "model")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_once(folder)
+        place.mkdir()
         url = super(Model, self).save_pretrained(place, **{"repo_id": folder.name, **hub})
         (folder / "config.json").unlink(missing_ok=True)  # without it the folder holds no model
         for name in ("README.md", "model.safetensors", "config.json"):
+            follow_umask(place / name)
             if not (name == "README.md" and (folder / name).exists()):
                 os.replace(place / name, folder / name)
+    except Exception as error:
+        raise error if error_number(error) is None else file_error(error, folder, "cannot be written to") from None
     finally:
-        shutil.rmtree(place)
+        discard(place)
     return url
 
 # %% ../nbs/11_models.ipynb #f078f7fe
@@ -266,7 +277,7 @@ def save_samples(
     joined: bool = False,  # also all sounds one after the other, as joined.wav
 ) -> list[Path]:  # the wavs, then joined.wav, then spectrograms.png
     "Write sounds and their spectrograms into a folder, and nowhere else, whatever the names are. Raises `SpecgenError` for none, or other names than sounds."
-    out, sounds = Path(out), [sound.detach().cpu() for sound in sounds]
+    out, sounds = as_path(out), [sound.detach().cpu() for sound in sounds]
     if len(names) != len(sounds) or not sounds or out.is_file():
         raise SpecgenError(f"{out}: {len(sounds)} sounds with {len(names)} names for it; give a folder, at least one sound, and a name for each")
     paths = [write_audio(out / f"{safe_name(name)}_{i:03d}.wav", sound, sample_rate) for i, (name, sound) in enumerate(zip(names, sounds, strict=True))]
@@ -342,7 +353,7 @@ def check_fit(kind: type[Model], recordings: AudioDataset, preset, by: str, test
 # %% ../nbs/11_models.ipynb #d1000013
 def fit_in(run: RunFolder, kind: type[Model], recordings: AudioDataset, for_prepare: dict, for_fit: dict) -> Model:
     "Prepare, fit, save and score in a folder, or read what is finished there."
-    if on_main((run.path / "finished.json").is_file, tell=True):
+    if on_main(whole, run.path, run.path / "finished.json", tell=True):
         return kind.from_pretrained(run.path, device=for_fit["device"])
     on_main(recordings.write_skipped, run.path / "skipped.csv")
     dataset = kind.prepare(recordings, **for_prepare)
@@ -351,7 +362,8 @@ def fit_in(run: RunFolder, kind: type[Model], recordings: AudioDataset, for_prep
     scores = on_main(lambda: model.evaluate(dataset) if hasattr(model, "evaluate") else None)
     if scores:
         on_main(write_json, run.path / "scores.json", scores)
-    on_main(write_json, run.path / "finished.json", {"recordings": len(recordings), "skipped": len(recordings.skipped)})
+    files = [run.path / name for name in ("config.json", "model.safetensors", *(["scores.json"] if scores else []))]
+    on_main(lambda: write_json(run.path / "finished.json", sizes(run.path, files)))
     return model
 
 # %% ../nbs/11_models.ipynb #abbd6d7b

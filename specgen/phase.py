@@ -9,7 +9,8 @@ __all__ = ['LONGEST', 'OVERLAP', 'spectral_convergence', 'griffin_lim', 'phase_g
 # %% ../nbs/03_phase.ipynb #a3c46fdd
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from importlib import import_module
 from itertools import chain, repeat
 from types import FunctionType
@@ -169,6 +170,28 @@ def pghi_integrate(level, by_frame, by_bin, loud, phase, order):
             order[i // n_time, i % n_time] = visited = visited + 1
             visited = visit_from(k, 1, visited, first, after, level, by_frame, by_bin, phase, order)
 
+# %% ../nbs/03_phase.ipynb #ca030001
+def njit(**options) -> Callable:
+    "numba's decorator; the machine code is kept for the next process where the disk lets it, and compiled again where it doesn't."
+
+    def decorate(function):
+        dispatcher = import_module("numba").njit(function, **options)
+        try:
+            dispatcher.enable_caching()
+        except (RuntimeError, OSError):  # a read-only installation and no home
+            return dispatcher
+        for name in ("load_overload", "save_overload"):
+            setattr(dispatcher._cache, name, partial(without_disk, getattr(dispatcher._cache, name)))
+        return dispatcher
+
+    return decorate
+
+
+def without_disk(function: Callable, *arguments):
+    "What a function returns, or None where the disk refuses or holds half a file."
+    with suppress(OSError, EOFError):
+        return function(*arguments)
+
 # %% ../nbs/03_phase.ipynb #61247707
 @lru_cache
 def compiled(function):
@@ -177,7 +200,7 @@ def compiled(function):
     helpers = {name: compiled(scope[name]) for name in function.__code__.co_names if isinstance(scope.get(name), FunctionType)}
     if helpers:
         function = FunctionType(function.__code__, {**scope, **helpers}, function.__name__)
-    return import_module("numba").njit(function, nogil=True, cache=True)
+    return njit(nogil=True)(function)
 
 # %% ../nbs/03_phase.ipynb #8ae1c869
 QUIET = 32767  # the level of bins that are not visited

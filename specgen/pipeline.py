@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 # %% ../nbs/31_pipeline.ipynb #a640220b
 from .audio import read_audio
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, write_json
+from .core import SpecgenError, as_path, choose, default_device, main_process, on_main, read_json, write_json, write_tensors
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
 from .filtering import PEAK, filter_counts, filter_recordings
 from .flow_matching import VelocityNetwork
 from .models import Model, Preset, autocast_dtype, save_samples
 from .report import write_report
+from .run_folder import RunFolder, code_digest
 from .spectrogram import Representation, rmse_db
 from .spectrogram_dataset import SpectrogramDataset
 
@@ -212,8 +212,7 @@ def keep_examples(recordings: AudioDataset, dataset: SpectrogramDataset, path: P
 
 
 def save_tensors(path: Path, **tensors: torch.Tensor):
-    with atomic(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+    write_tensors(path, {k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
 # %% ../nbs/31_pipeline.ipynb #72de7247
 def evaluator_stage(dataset: SpectrogramDataset, plan: Plan, folder: Path) -> dict:
@@ -292,6 +291,7 @@ class RunBar:
         if done and not self.bar.disable:
             self.bar.initial += self.seconds[name]
         self.move(1.0 if done else 0.0)
+        self.bar.clear()
 
     def __call__(self, step: int, steps: int):
         "A training of the stage has done `step` of its `steps`."
@@ -304,13 +304,11 @@ class RunBar:
 # %% ../nbs/31_pipeline.ipynb #1307773b
 def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
     "Every stage in its order; returns the scores."
-    bar = RunBar(plan.preset, len(recordings), plan.show)
-    plan = plan._replace(progress=bar)
+    plan = plan._replace(progress=(bar := RunBar(plan.preset, len(recordings), plan.show)))
 
-    def stage(name: str, make: Callable, alone: bool = False) -> Path:
-        bar.begin(name, (run.path / name / "done.json").is_file())
-        bar.bar.clear()
-        return run.stage(name, make, alone)
+    def stage(name: str, make: Callable, alone: bool = False, also: tuple[str, ...] = ()) -> Path:
+        bar.begin(name, (run.path / name / "files.json").is_file())
+        return run.stage(name, make, alone, also)
 
     with bar.bar:
         filtered = stage("filter", lambda folder: filter_stage(recordings, plan, folder))
@@ -318,12 +316,12 @@ def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:
         run.say(describe_shapes(dataset))
         dataset = with_floor(dataset, plan.seed)
         evaluated = stage("evaluator", lambda folder: evaluator_stage(dataset, plan, folder))
-        generated = stage("generator", lambda folder: generator_stage(dataset, plan, folder, run.path))
+        generated = stage("generator", lambda folder: generator_stage(dataset, plan, folder, run.path), also=("model",))
         run.say("  augmented {spectrograms} -> latents {latents}".format(**read_json(generated / "done.json")))
         evaluator = Evaluator.from_pretrained(evaluated / "model", device=default_device(plan.device))
         model = DigitGenerator.from_pretrained(run.path / "model", device=default_device(plan.device))
-        stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True)
-        stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True)
+        stage("scores", lambda folder: score_stage(dataset, evaluator, model, plan, folder, run.path), alone=True, also=("scores.json",))
+        stage("report", lambda folder: write_report(run, dataset, model, plan.size), alone=True, also=("report.html",))
     return read_json(run.path / "scores.json")
 
 # %% ../nbs/31_pipeline.ipynb #a2b8fc82
@@ -341,8 +339,9 @@ def run_pipeline(
 ) -> dict:  # the scores, as in scores.json
     """Recordings in, generated speech and a report page out.
 
-    Interrupted at any point, the same call continues and ends with the same scores. Under `accelerate launch` every process takes its share
-    of the trainings. Raises `SpecgenError` for recordings that cannot be used and for a folder that holds another run.
+    Interrupted at any point, the same call continues; with as many threads on the same processor it ends with the same scores. Under
+    `accelerate launch` every process takes its share of the trainings. Raises `SpecgenError` for recordings that cannot be used and
+    for a folder that holds another run.
     """
     choose("preset", preset, PIPELINE_PRESETS)
     plan = Plan(preset, seed, progress and main_process(), default_device(device), precision)
@@ -386,7 +385,7 @@ def generate_speech(
 ) -> list[Path]:  # the files written: a wav per word, joined.wav, spectrograms.png
     "Speak. Raises `SpecgenError` for a word that the model was not trained on, before anything is written."
     model = model or ("runs/digits" if Path("runs/digits/model/config.json").is_file() else SHIPPED)
-    inside, device = Path(model) / "model", default_device(device)
+    inside, device = as_path(model) / "model", default_device(device)
     generator = DigitGenerator.from_pretrained(inside if inside.is_dir() else model, device=device)
     labels, dtype = generator.labels(text), None if precision == "auto" else autocast_dtype(precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,11 +28,10 @@ import pooch
 import soundfile
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, resample
-from .core import SpecgenError, atomic
+from .core import SpecgenError, as_path, write_tensors
 
 # %% ../nbs/07_recordings.ipynb #8e5313ce
 @dataclass(frozen=True)
@@ -274,7 +274,8 @@ def layout_entries(
 # %% ../nbs/07_recordings.ipynb #037e6f34
 def cache_folder() -> Path:
     "Where specgen keeps what it downloads, makes or has found out: `SPECGEN_CACHE`, or the system's place for caches."
-    return Path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen")).expanduser()
+    place = as_path(os.environ.get("SPECGEN_CACHE") or pooch.os_cache("specgen"))
+    return place if place.parts[0] != "~" else Path(tempfile.gettempdir(), f"specgen-{os.getuid()}")  # a user without a home
 
 # %% ../nbs/07_recordings.ipynb #3b64b4ef
 class Checked(NamedTuple):
@@ -443,8 +444,7 @@ def store_waveforms(path: Path, digests: list[str], waveforms: list[torch.Tensor
     if all(torch.equal(w * 32768, (w * 32768).round().clamp(-32768, 32767)) for w in waveforms):
         waveforms = [(w * 32768).to(torch.int16) for w in waveforms]
     try:
-        with atomic(path) as temporary:
-            save_file({"samples": torch.cat(waveforms)}, temporary, {"specgen": json.dumps(where)})
+        write_tensors(path, {"samples": torch.cat(waveforms)}, {"specgen": json.dumps(where)})
         make_room(path.parent, STORE)
     except (OSError, SafetensorError):
         pass

@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 # %% ../nbs/30_report.ipynb #858e3497
 from .augmentation import augment_dataset
-from .core import RunFolder, atomic, read_json
+from .core import atomic, read_json
 from .filtering import filter_balance
 from .flow_matching import integrate
 from .models import Preset, randn
 from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
+from .run_folder import RunFolder
 from .spectrogram_dataset import SpectrogramDataset
 
 # %% ../nbs/30_report.ipynb #1116e2dd

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 # %% ../nbs/32_scoreboard.ipynb #d1594fa1
 from .augmentation import augment_dataset
 from .autoencoder import Autoencoder
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, on_main, read_json, safe_name, write_table
+from .core import SpecgenError, atomic, choose, default_device, on_main, read_json, safe_name, write_table
 from .datasets import AudioDataset, load_recordings
 from .evaluation import choose_clips
 from .few_step import distill, flow_paths
@@ -31,6 +31,7 @@ from .gan import GAN
 from .models import Model
 from .pipeline import DigitGenerator, save_tensors
 from .report import audio_tag
+from .run_folder import RunFolder, code_digest
 from .sound_evaluation import SoundDataset, SoundEvaluator
 from .spectrogram import LogSTFT
 from .vae import VAE
@@ -318,7 +319,7 @@ def score_generators(
     with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=stages, show=progress) as run:
         splits = {"takes": seeds, **{speaker: seeds[:1] for speaker in speakers}}
         table = summarise([row for split, own in splits.items() for row in split_stages(run, recordings, split, how, n, own, methods)])
-        run.stage("page", lambda folder: write_page(run, recordings.classes, table, methods, seeds[0]), alone=True)
+        run.stage("page", lambda folder: write_page(run, recordings.classes, table, methods, seeds[0]), alone=True, also=("scoreboard.csv", "scoreboard.html"))
         return table
 
 # %% ../nbs/32_scoreboard.ipynb #806efa12

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from .audio import peak_normalize, trim_silence
-from .core import SpecgenError, atomic, derive_seeds, fingerprint, process_state, seeded
+from .core import SpecgenError, as_path, derive_seeds, process_state, require_readable, seeded, write_tensors
 from .datasets import AudioDataset
+from .run_folder import fingerprint
 from .spectrogram import Representation
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #fa93f33b
@@ -229,9 +229,7 @@ def save(
     "Write spectrograms.safetensors, atomically; everything but the tensors is JSON in its header."
     about = {name: getattr(self, name) for name in ("classes", "speakers", "paths", "about")}
     about |= {name: value and value.to_dict() for name in ("representation", "playback") for value in [getattr(self, name)]}
-    with atomic(Path(folder) / FILE) as temporary:
-        save_file({name: getattr(self, name).contiguous() for name in TENSORS}, temporary, {"specgen": json.dumps(about)})
-    return Path(folder)
+    return write_tensors(as_path(folder) / FILE, {name: getattr(self, name).contiguous() for name in TENSORS}, {"specgen": json.dumps(about)}).parent
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #a800000a
 @patch(cls_method=True)
@@ -240,14 +238,15 @@ def load(
     folder: str | Path,
 ) -> SpectrogramDataset:
     "What `save` wrote. Raises `SpecgenError` when it is not there or not whole."
-    path = Path(folder) / FILE
+    path = as_path(folder) / FILE
+    require_readable(path)
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["specgen"])
             about |= {name: value and Representation.from_dict(value) for name in ("representation", "playback") for value in [about[name]]}
             return cls(**{name: file.get_tensor(name) for name in TENSORS}, **about)
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError):
-        raise SpecgenError(f"{path}: is missing, damaged or no dataset of spectrograms; make it again") from None
+    except (SafetensorError, TypeError, KeyError, ValueError):
+        raise SpecgenError(f"{path}: is damaged or no dataset of spectrograms; delete it and make it again") from None
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #383f6360
 def usual_frames(waveforms: list[torch.Tensor], representation: Representation) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .core import SpecgenError, atomic, sweep
+from .core import SpecgenError, as_path, atomic, discard, plainly, sweep, sweep_once, temporary_name
 
 # %% ../nbs/06_synthetic_digits.ipynb #75852f75
 N_PER_DIGIT = 300  # recordings of each digit: 60 voices x 5 takes
@@ -42,6 +42,17 @@ VARIANTS = (
 SPEAKERS = [f"{ACCENTS[i % len(ACCENTS)]}+{variant}" for i, variant in enumerate(VARIANTS)]
 HELD_OUT = SPEAKERS[4::10]  # the official test set
 
+# %% ../nbs/06_synthetic_digits.ipynb #ca060001
+def private_folder() -> Path:
+    "A new folder among the system's temporary files. Raises `SpecgenError` where there is no place for one."
+    try:
+        folder = temporary_name(Path(tempfile.gettempdir()) / "specgen")
+        sweep_once(folder.parent)
+        folder.mkdir(0o700)
+    except OSError as error:
+        raise SpecgenError(f"temporary files: {error.strerror or error}; set TMPDIR to a folder that can be written to") from None
+    return folder
+
 # %% ../nbs/06_synthetic_digits.ipynb #e1d642ef
 class Synthesizer:
     """eSpeak NG, loaded afresh: a private copy of the library, so that neither other users nor former words leave a trace in what it says.
@@ -55,8 +66,10 @@ class Synthesizer:
         except ImportError:
             raise SpecgenError("dataset 'digits': espeakng-loader is missing; pip install specgen[digits]") from None
         self.data, library = espeakng_loader.get_data_path(), Path(espeakng_loader.get_library_path())
-        self.folder = tempfile.TemporaryDirectory(prefix="specgen-")
-        self.library = ctypes.CDLL(shutil.copy(library, self.folder.name))
+        self.folder = private_folder()
+        self.library = ctypes.CDLL(shutil.copy(library, self.folder))
+        if os.name == "posix":  # what is loaded needs no name
+            discard(self.folder)
         self.library.espeak_Info.restype = ctypes.c_char_p
         self.version = self.library.espeak_Info(None).decode().split()[0]
         rate = self.library.espeak_Initialize(2, 0, os.fsencode(self.data), 0)  # 2: hand the samples over, synchronously
@@ -114,7 +127,7 @@ def __exit__(self: Synthesizer, *_) -> None:
     self.library.espeak_Terminate()
     unload(self.library._handle)
     self.library = None
-    self.folder.cleanup()
+    discard(self.folder)
 
 # %% ../nbs/06_synthetic_digits.ipynb #80264882
 def prosody(
@@ -164,7 +177,7 @@ def make_digits(
     progress: bool = False,
 ) -> Path:  # the folder
     "Speak the digits. Raises `SpecgenError` without espeakng-loader, or when something else has that name."
-    folder, config = Path(folder), digits_config(n_per_digit, seed)
+    folder, config = as_path(folder), digits_config(n_per_digit, seed)
     if folder.exists():
         raise SpecgenError(f"{folder}: exists already; remove it or choose another folder")
     sweep(folder.parent, older=3600)
@@ -177,7 +190,7 @@ def make_digits(
             (temporary / DIGITS_FILE).write_text(json.dumps(config, indent=1))
     except OSError as error:
         if not (folder / DIGITS_FILE).is_file():  # else another process was faster, with the same configuration
-            raise SpecgenError(f"{folder}: cannot be written ({error.strerror}); set SPECGEN_CACHE to a folder that can") from None
+            raise SpecgenError(f"{folder}: cannot be written ({plainly(error)}); set SPECGEN_CACHE to a folder that can") from None
     return folder
 
 # %% ../nbs/06_synthetic_digits.ipynb #8d46fb2f

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from .core import SpecgenError, append_row, atomic, default_device, derive_seeds, fingerprint, held_signals
-from .core import keep_rows, on_main, process_state, seeded, sweep, write_table
+from .core import SpecgenError, append_row, as_path, atomic, default_device, derive_seeds, held_signals, keep_rows, on_main, process_state
+from .core import require_readable, seeded, sweep, write_table, write_tensors
 from .models import PRECISIONS, autocast_dtype
+from .run_folder import fingerprint, locked
 from .spectrogram_dataset import Batches
 
 # %% ../nbs/12_training.ipynb #d3778e1e
@@ -203,7 +203,7 @@ class Run:
 
     def __init__(self, model, data, loss_fn: Callable, config: TrainConfig, out, device=None, accelerator=None, lr_scales=None):
         self.model, self.config, self.step, self.history = model, config, 0, History()
-        self.state, self.device, self.out = process_state(), default_device(device), Path(out) if out else None
+        self.state, self.device, self.out = process_state(), default_device(device), as_path(out) if out else None
         dtype = autocast_dtype(config.precision, self.device, accelerator)
         self.data = Batches(data, config.batch_size, config.seed, self.device)
         self.network = self.wrap(Loss(model.to(self.device), loss_fn, self.device, dtype))
@@ -296,8 +296,7 @@ def save(self: Run, draw: bool = False) -> None:
     if self.out is None:
         return
     record = {"step": self.step, "run": self.run, "rows": len(self.history.rows), "sums": self.meter.sums, "scaler": self.scaler.state_dict()}
-    with atomic(self.out / "checkpoint.safetensors") as temporary:
-        save_file(self.tensors(), temporary, {"record": json.dumps(record)})
+    write_tensors(self.out / "checkpoint.safetensors", self.tensors(), {"record": json.dumps(record)})
     self.saved = time.perf_counter()
     if self.history.rows and (draw or self.finished or self.saved - self.drawn > 30):
         self.history.to_png(self.out / "history.png")
@@ -309,11 +308,13 @@ def read_checkpoint(
     run: dict,  # of `describe_run`
 ) -> tuple[dict, dict]:  # the record; the tensors
     "Read a checkpoint of this very run; `SpecgenError` if it is damaged or of another one."
+    require_readable(path)
     try:
         with safe_open(path, "pt") as file:
             record = json.loads(file.metadata()["record"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         other = record["run"]
+        other["model"], other["weights"], dict(record["sums"]), [record[name] for name in ("step", "rows", "scaler")]
     except (SafetensorError, KeyError, TypeError, ValueError):
         raise SpecgenError(f"{path} is damaged or not a training checkpoint: delete it to train anew") from None
     if (other["model"], other["weights"]) != (run["model"], run["weights"]):
@@ -335,9 +336,11 @@ def resume(self: Run) -> None:
     if path.exists():
         record, tensors = read_checkpoint(path, self.run)
         self.step, rows = record["step"], record["rows"]
-        self.meter.sums = {name: tuple(pair) for name, pair in record["sums"].items()}
-        self.ticked = time.perf_counter(), self.step
-        self.restore(tensors, record["scaler"])
+        self.meter.sums, self.ticked = {name: tuple(pair) for name, pair in record["sums"].items()}, (time.perf_counter(), self.step)
+        try:
+            self.restore(tensors, record["scaler"])
+        except (KeyError, IndexError, ValueError, RuntimeError):
+            raise SpecgenError(f"{path} is damaged or not a training checkpoint: delete it to train anew") from None
     table = on_main(keep_rows, self.out / "history.csv", rows, tell=True)
     self.history.rows = [{k: int(v) if k == "step" else float(v) for k, v in row.items() if v} for row in table]
     on_main(sweep, self.out)
@@ -444,13 +447,14 @@ def train(
 ) -> History:
     """Train a model; if the folder holds a checkpoint of the same run, continue it, or return at once if it was finished.
 
-    Under `accelerate launch` every process takes its share of each batch, and the main one writes. The same seed gives the same weights (on a CPU bit for
-    bit, interrupted or not); the caller's random state is left alone. Raises `SpecgenError` for unusable data, a number that is not finite, a checkpoint
-    that is damaged or of another run; Ctrl-C saves a checkpoint, then goes on as `KeyboardInterrupt`.
+    Under `accelerate launch` every process takes its share of each batch, and the main one writes. The same seed gives the same weights (on a CPU with as many
+    threads bit for bit, interrupted or not); the caller's random state is left alone. Raises `SpecgenError` for unusable data, a number that is not finite, a
+    checkpoint that is damaged or of another run, a folder in which another process trains; Ctrl-C saves a checkpoint, then goes on as `KeyboardInterrupt`.
     """
     run = Run(model, data, loss_fn, config, out, device, accelerator, lr_scales)
-    run.resume()
-    run.loop(validate, title, progress)
+    with locked(run.out):
+        run.resume()
+        run.loop(validate, title, progress)
     return run.history
 
 # %% ../nbs/12_training.ipynb #c1100010

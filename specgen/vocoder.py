@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from .core import SpecgenError, default_device, read_json, seeded
+from .core import SpecgenError, as_path, default_device, read_json, require_readable, seeded
 from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, shipped_models, vocoder_scores
 from .recordings import cache_folder
 from .spectrogram import HiFiGANMel, LogMel, log_mels, mel_loss
@@ -267,6 +267,7 @@ def read_generator(place: Path) -> dict[str, torch.Tensor]:
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
         raise SpecgenError(f"{place}: should hold one generator, holds {found}; name the file")
+    require_readable(files[0])
     try:
         safe = files[0].suffix == ".safetensors"
         state = load_file(files[0]) if safe else torch.load(files[0], map_location="cpu", weights_only=True)
@@ -335,19 +336,20 @@ class HiFiGAN(Vocoder):
 # %% ../nbs/23_vocoder.ipynb #eef53812
 def locate_generator(source: str | Path, hub: dict) -> Path:
     "The folder or file that a source names, downloaded if it must be. Raises `SpecgenError` for what can be neither found nor fetched."
-    if Path(source).exists():
-        return Path(source)
+    if as_path(source).exists():
+        return as_path(source)
     if str(source) in shipped_models():
         return shipped_models()[str(source)]
     pooch.get_logger().setLevel(logging.ERROR)
     try:
-        if str(source).startswith(("https://", "http://")):
-            return Path(pooch.retrieve(source, None, path=hub["cache_dir"] or cache_folder()))
+        if str(source).startswith("https://"):
+            url, _, digest = str(source).partition("#sha256=")
+            return Path(pooch.retrieve(url, digest and f"sha256:{digest}" or None, path=hub["cache_dir"] or cache_folder()))
         if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
             return Path(snapshot_download(source, allow_patterns=["config.json", *PATTERNS], **hub))
     except Exception as error:  # requests, urllib3, httpx, the hub's own: all end the same way
         raise SpecgenError(f"{source}: cannot be fetched ({type(error).__name__}); check the name and the network") from None
-    raise SpecgenError(f"{source}: no such vocoder; give a file, a folder, a URL or a hub id such as 'owner/name'")
+    raise SpecgenError(f"{source}: no such vocoder; give a file, a folder, an https address (with #sha256=... it is checked), or a hub id such as 'owner/name'")
 
 # %% ../nbs/23_vocoder.ipynb #e3231bdd
 def published_model(place: Path, settings: dict) -> HiFiGAN:

@@ -99,7 +99,7 @@ def undisturbed(tmp_path_factory):
 
 def start(code, *launcher):
     "Start Python on a piece of code, or a launcher on a script."
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, *Path(__file__).parents[1:2])))}
     command = [sys.executable, *(launcher or ("-c",)), code]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -118,12 +118,12 @@ def test_kill_9_then_resume_equals_the_undisturbed_run(tmp_path, undisturbed):
     process = start(code)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == -9, output
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["checkpoint.safetensors", "history.csv"]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [".lock", "checkpoint.safetensors", "history.csv"]
     assert_same(run(tmp_path), undisturbed[:2])
 
 
 def test_kill_9_while_writing_leaves_the_old_checkpoint(tmp_path, undisturbed, monkeypatch):
-    real = training.save_file
+    real = save_file
 
     def half_written(tensors, path, metadata):
         real(tensors, path, metadata)
@@ -135,11 +135,11 @@ def test_kill_9_while_writing_leaves_the_old_checkpoint(tmp_path, undisturbed, m
 
     saves = []
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_file", half_written)
+        patch.setattr("safetensors.torch.save_file", half_written)
         with pytest.raises(MemoryError):
             run(tmp_path)
     assert_same(run(tmp_path), undisturbed[:2])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.safetensors", "history.csv", "history.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint.safetensors", "history.csv", "history.png"]
 
 
 def test_ctrl_c_from_outside_saves_at_once(tmp_path, undisturbed):
@@ -870,7 +870,7 @@ def test_opponents_move_as_with_an_optimizer_each():
 
 
 TOGETHER = """
-import sys, time, torch, test_training as t
+import sys, time, safetensors.torch, torch, test_training as t
 from pathlib import Path
 from specgen import training
 from specgen.core import SpecgenError, main_process, process_state
@@ -880,11 +880,11 @@ def attempt(name, action):
     try: action()
     except BaseException as error: print(f"<{name} {rank} {type(error).__name__}: {error}>", flush=True)
 attempt("validate", lambda: t.run(out / "a", t.plain_loss, t.CONFIG, t.make_plain(), validate=lambda m: 1 / 0))
-real = training.save_file
+real = safetensors.torch.save_file
 def full(*_): raise OSError("disk full")
-training.save_file = full
+safetensors.torch.save_file = full
 attempt("save", lambda: t.run(out / "b", t.plain_loss, t.CONFIG, t.make_plain()))
-training.save_file = real
+safetensors.torch.save_file = real
 attempt("small", lambda: t.run(None, t.plain_loss, t.replace(t.CONFIG, batch_size=1), t.make_plain()))
 loader = t.DataLoader(t.TensorDataset(*t.DATA), batch_size=33)
 attempt("loader", lambda: t.train(t.make_plain(), loader, t.plain_loss, t.replace(t.CONFIG, ema=None), progress=False))

@@ -1,0 +1,207 @@
+"""Every command under faults of the operating system: `python benchmarks/faults.py [words]`, as root on Linux, where it can mount small file systems.
+
+A command has to end in one line and exit code 2, or to do its work. Each case is a fork of one process that has everything imported; words pick commands.
+"""
+import ctypes
+import os
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # a process with threads can't be forked
+
+import torch
+
+from specgen import exact_inverse, pipeline, plot, report, scoreboard, spectral_vocoder  # noqa: F401
+from specgen.audio import write_audio
+from specgen.cli import main
+from specgen.core import write_table
+
+SECONDS = 120  # longest case
+TRAIN = ["--preset", "quick", "--dataset"]
+
+
+def commands(place: Path) -> dict[str, list]:
+    "Every command; OUT stands for where it writes, IN for the file or folder that it reads."
+    words, esc, wav = place / "in" / "words", place / "in" / "esc", place / "in" / "words" / "hum" / "0.wav"
+    return {
+        "run": ["run", *TRAIN, words, "--out", "OUT"], "generate": ["generate", "01", "--steps", 1, "--out", "OUT"],
+        "classify fit": ["classify", "fit", *TRAIN, words, "--out", "OUT"],
+        "classify predict": ["classify", "predict", words, "--model", place / "in" / "model", "--out", "OUT"],
+        "classify evaluate": ["classify", "evaluate", "--dataset", words, "--model", place / "in" / "model"],
+        "transformer cv": ["transformer", "cv", *TRAIN, esc, "--folds", "1,2", "--out", "OUT"], "transformer predict": ["transformer", "predict", wav],
+        "gan fit": ["gan", "fit", *TRAIN, words, "--out", "OUT"], "gan sample": ["gan", "sample", "--n", 2, "--out", "OUT"],
+        "vae fit": ["vae", "fit", *TRAIN, words, "--out", "OUT"], "vae sample": ["vae", "sample", "--n", 2, "--out", "OUT"],
+        "vae reconstruct": ["vae", "reconstruct", wav, "--out", "OUT"], "vae interpolate": ["vae", "interpolate", wav, wav, "--steps", 2, "--out", "OUT"],
+        "score": ["score", *TRAIN, words, "--methods", "vae", "--seeds", 0, "--sounds", 2, "--out", "OUT"],
+        "reassign": ["reassign", wav, "OUT.npz"], "invert": ["invert", place / "in" / "features.npz", "OUT.wav"],
+    }
+
+
+FAULTS = ("disk full", "disk nearly full", "no permission", "in the way", "below a file", "read-only", "input closed", "weights closed", "folder gone",
+          "memory")
+
+
+def prepare(place: Path):
+    "The recordings, a trained classifier, features, and the file systems."
+    for i in range(12):
+        t = torch.arange(4000) / 8000
+        write_audio(place / f"in/words/hum/{i}.wav", 0.5 * torch.sin(2 * torch.pi * (200 + 10 * i) * t), 8000)
+        write_audio(place / f"in/words/hiss/{i}.wav", 0.1 * torch.randn(4000, generator=torch.Generator().manual_seed(i)), 8000)
+    rows = []
+    for fold in (1, 2):
+        for kind in range(2):
+            for take in "ABC":
+                name = f"{fold}-{kind}{fold}-{take}-{kind}.wav"
+                write_audio(place / "in/esc/audio" / name, 0.1 * torch.randn(8000, generator=torch.Generator().manual_seed(len(rows))), 8000)
+                rows.append(dict(filename=name, fold=fold, target=kind, category=f"kind{kind}", esc10=False, src_file=f"{kind}{fold}", take=take))
+    write_table(place / "in/esc/meta/esc50.csv", rows)
+    os.environ["SPECGEN_CACHE"] = str(place / "cache")
+    quiet(["classify", "fit", *TRAIN, place / "in/words", "--out", place / "in/model"], place / "log")
+    quiet(["reassign", place / "in/words/hum/0.wav", place / "in/features.npz"], place / "log")
+    subprocess.run(["chmod", "-R", "a+rX", place], check=True)
+    for name, options in {"full": "size=4k", "nearly": "size=48k", "ro": "size=1m"}.items():
+        (place / name).mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place / name], check=True)
+    (place / "full/filled").write_bytes(b"x" * 4096)
+    subprocess.run(["mount", "-o", "remount,ro", place / "ro"], check=True)
+    (place / "file").write_text("mine")
+    (place / "closed").mkdir(0o555)
+
+
+def quiet(words: list, log: Path) -> int:
+    "The exit code of a command in a fork that leaves what it prints in a file."
+    if not (child := os.fork()):
+        signal.alarm(SECONDS)
+        with open(log, "w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        try:
+            main([str(word) for word in words])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def under(fault: str, words: list, place: Path, log: Path) -> int | None:
+    "A command's exit code under a fault; None where the fault can't meet it."
+    case = Path(tempfile.mkdtemp(dir=place))
+    os.chmod(case, 0o777)
+    outs = {"disk full": place / "full/o", "disk nearly full": place / "nearly/o", "no permission": place / "closed/o", "below a file": place / "file/o",
+            "read-only": place / "ro/o"}
+    out = outs.get(fault, case / "o")
+    writes = [str(word) for word in words if str(word).startswith("OUT")]
+    if (fault in outs or fault in ("in the way", "folder gone")) and not writes:
+        return None
+    if fault == "weights closed" and ("--preset" in words or words[0] in ("reassign", "invert")):
+        return None
+    log.write_text("")
+    log.chmod(0o666)
+    words = [str(word).replace("OUT", str(out)) if str(word).startswith("OUT") else word for word in words]
+    if fault == "in the way":
+        target = Path(writes[0].replace("OUT", str(out)))
+        target.write_text("mine") if "--out" in words and words[:2] != ["classify", "predict"] else (target / "x").mkdir(parents=True)
+    if not (child := os.fork()):
+        apart(fault, place, words, out)
+        os._exit(quiet(words, log))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for left in (place / "nearly").iterdir():
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    shutil.rmtree(case, ignore_errors=True)
+    return code
+
+
+def apart(fault: str, place: Path, words: list, out: Path):
+    "Bring a fault upon this process."
+    if fault in ("input closed", "weights closed"):
+        ctypes.CDLL(None).unshare(0x00020000)  # a mount namespace of its own
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        if fault == "input closed":
+            copy = Path(tempfile.mkdtemp(dir=place))
+            shutil.copytree(place / "in", copy / "in")
+            for file in [*copy.rglob("*.wav"), *copy.rglob("*.npz")]:
+                file.chmod(0)
+            os.chmod(copy, 0o755)
+            subprocess.run(["mount", "--bind", copy / "in", place / "in"], check=True)
+        else:
+            for folder in (place / "in/model", Path(pipeline.__file__).parent / "weights"):
+                copy = Path(tempfile.mkdtemp(dir=place))
+                shutil.copytree(folder, copy / "w")
+                for file in copy.rglob("*.safetensors"):
+                    file.chmod(0)
+                os.chmod(copy, 0o755)
+                subprocess.run(["mount", "--bind", copy / "w", folder], check=True)
+    if fault in ("no permission", "input closed", "weights closed"):
+        ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24))  # root without its privileges obeys the files' modes
+    if fault == "memory":
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20),) * 2)
+    if fault == "folder gone" and not os.fork():
+        signal.alarm(SECONDS)
+        while not out.exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        shutil.rmtree(out, ignore_errors=True)
+        os._exit(0)
+
+
+def verdict(code: int | None, said: str) -> str:
+    "What became of a command: done, one line, or what it must not do."
+    if code is None:
+        return ""
+    if code == -signal.SIGALRM:
+        return "still at work"
+    if "Traceback" in said:
+        return "TRACEBACK"
+    lines = [line for line in said.splitlines() if line.startswith(("specgen: ", "Error: "))]
+    if code == 0:
+        return "done"
+    return "one line" if code == 2 and len(lines) == 1 else f"EXIT {code}, {len(lines)} LINES"
+
+
+def measure(picked: list[str]):
+    place = Path(tempfile.mkdtemp(prefix="faults-"))
+    os.chmod(place, 0o755)
+    table, counts = [], Counter()
+    try:
+        prepare(place)
+        for name, words in commands(place).items():
+            if picked and name not in picked:
+                continue
+            row = {"command": name}
+            for fault in FAULTS:
+                start, log = time.perf_counter(), place / "log"
+                code = under(fault, words, place, log)
+                said = log.read_text(errors="replace") if code is not None else ""
+                row[fault] = verdict(code, said)
+                counts[row[fault]] += bool(row[fault])
+                last = (said.strip().splitlines() or [""])[-1] if row[fault] != "done" else ""
+                print(f"{name:20} {fault:18} {row[fault]:12} {time.perf_counter() - start:5.1f} s  {last[:300]}", flush=True)
+            table.append(row)
+    finally:
+        for name in ("full", "nearly", "ro"):
+            subprocess.run(["umount", place / name], check=False)
+        shutil.rmtree(place, ignore_errors=True)
+    print(", ".join(f"{n} {word}" for word, n in counts.most_common()))
+    return table
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        write_table(Path(__file__).parent / "results" / "faults.csv", measure([]))
+    else:
+        measure(sys.argv[1:])
