@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from .audio import as_float, check_settings, import_torchaudio, limit, make_plain, plain_number, types_of
 from .core import SpecgenError
 from .phase import phase_retrieval
-from .stft import as_batch, at_least_one, bin_frequencies, constant, kaldi_window, no_autocast, setting_problems, size_problems, stft, window_values
+from .stft import as_batch, at_least_one, bin_frequencies, constant, kaldi_window, no_autocast, setting_problems, size_problems, stft
 
 # %% ../nbs/04_spectrogram.ipynb #5dc804b4
 @dataclass(frozen=True)
