@@ -50,7 +50,8 @@ LIMITS = {
     "highest_rate": 768_000,  # hertz
     "samples": 1 << 29,  # of one sound: 9 hours at 16 kHz, 2 GiB
     "size": 1_000_000,  # any whole number in a setting: samples of a frame, bands, channels
-    "numbers": 1 << 27,  # in one matrix of filters or layer: 512 MiB
+    "numbers": 1 << 25,  # in one matrix of filters
+    "features": 1 << 27,  # numbers in a reassigned spectrogram: 22 minutes at 16 kHz, 1 GiB
     "depth": 1 << 10,  # layers
 }
 
@@ -204,7 +205,7 @@ def read_audio(
         raise SpecgenError(f"{name}: {reason}; export it again, or leave it out")
     try:
         data, rate = soundfile.read(file_name(path), dtype="float32", always_2d=True)
-    except (RuntimeError, TypeError) as error:  # a TypeError for .raw, which has no header
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:  # a TypeError for .raw, which has no header
         raise SpecgenError(f"{name}: cannot be read as sound ({why(error)}); give a wav, flac, ogg or mp3 file") from None
     if not len(data):
         raise SpecgenError(f"{name}: holds no samples; record it again or leave it out")

@@ -9,7 +9,6 @@ __all__ = ['Inversion', 'invert', 'reassign_file', 'invert_file']
 import json
 import math
 import warnings
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,11 +25,12 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .audio import read_audio, write_audio
-from .core import SpecgenError, atomic
-from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs, levenberg_marquardt, make_equations, solve_group
+from .audio import check_most, read_audio, write_audio
+from .core import atomic
+from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs, frame_tables, levenberg_marquardt, make_equations
+from .frame_solver import solve_group
 from .long_frames import BandTables, add_banded, band_tables, grow_chain, randomize, refine
-from .reassignment import Framing, reassigned_spectrogram
+from .reassignment import Framing, read_features, reassigned_spectrogram
 
 # %% ../nbs/29_exact_inverse.ipynb #666916dc
 class Search(NamedTuple):
@@ -465,11 +465,16 @@ def reassign_file(
 ) -> Path:  # the path written
     "The reassigned spectrogram of a sound file, in float64, with its settings, as .npz. Raises `SpecgenError` for a file that is no whole sound."
     y, rate = read_audio(wav, sample_rate, check=True)
-    win, npz = win_length or n_fft, Path(npz).with_suffix(".npz")
-    settings = dict(sr=rate, n_fft=n_fft, hop_length=hop_length or win // 4, win_length=win, window=window, center=center, ref_power=ref_power)
+    win, npz = n_fft if win_length is None else win_length, Path(npz).with_suffix(".npz")
+    hop = max(1, win // 4) if hop_length is None else hop_length
+    (framing := Framing(rate, n_fft, hop, win, window, center)).check()
+    check_most(3 * (n_fft // 2 + 1) * (len(y) // hop), "features", f"{wav}: the reassigned spectrogram of {len(y)} samples")
+    settings = dict(sr=rate, n_fft=n_fft, hop_length=hop, win_length=win, window=window, center=center, ref_power=ref_power)
     parts = reassigned_spectrogram(y.double(), **settings, fill_nan=fill_nan, clip=clip)
+    arrays = dict(zip(("freqs", "times", "mags"), (v.numpy() for v in parts), strict=True))
+    check_shapes(*arrays.values(), framing)  # nothing is written that `invert` would refuse
+    frame_tables(framing)
     with atomic(npz) as temporary:
-        arrays = dict(zip(("freqs", "times", "mags"), (v.numpy() for v in parts), strict=True))
         np.savez(temporary, **arrays, settings=json.dumps({**settings, "length": len(y)}))
     return npz
 
@@ -479,17 +484,7 @@ def invert_file(
     wav: str | Path,  # sound to write
 ) -> Inversion:
     "The sound of a features file. Raises `SpecgenError` when the file is not one."
-    npz = Path(npz)
-    if not npz.is_file():
-        raise SpecgenError(f"{npz}: no such file; check the path")
-    try:
-        with np.load(npz, allow_pickle=False) as data:
-            parts, settings = [data[name] for name in ("freqs", "times", "mags")], json.loads(str(data["settings"]))
-        numbers = ("sr", "n_fft", "hop_length", "win_length", "ref_power", "length")
-        if set(settings) != {*numbers, "window", "center"} or not all(isinstance(settings[name], int | float) for name in numbers):
-            raise KeyError("settings")
-    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
-        raise SpecgenError(f"{npz}: holds no reassigned spectrogram; give a file that `specgen reassign` wrote") from None
-    sound, result = invert(*parts, **settings)
+    parts, settings = read_features(Path(npz))
+    sound, result = invert(*parts, **{**settings, "length": int(settings["length"])})
     write_audio(wav, torch.from_numpy(sound).float(), int(settings["sr"]))
     return result

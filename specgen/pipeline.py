@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 # %% ../nbs/31_pipeline.ipynb #a640220b
 from .audio import read_audio
-from .augmentation import augment_dataset
+from .augmentation import augment_dataset, check_seed
 from .autoencoder import Autoencoder
 from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, write_json
 from .datasets import AudioDataset, load_recordings
@@ -345,6 +345,7 @@ def run_pipeline(
     of the trainings. Raises `SpecgenError` for recordings that cannot be used and for a folder that holds another run.
     """
     choose("preset", preset, PIPELINE_PRESETS)
+    check_seed(seed)
     plan = Plan(preset, seed, progress and main_process(), default_device(device), precision)
     recordings = thinned_recordings(dataset, root, strict, plan)
     settings, code = dict(dataset=str(dataset), preset=preset, seed=seed), code_digest(filter_recordings, DigitGenerator, Evaluator, scored_rows)

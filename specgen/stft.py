@@ -91,7 +91,7 @@ def bin_frequencies(sample_rate: float, n_fft: int) -> torch.Tensor:
     return torch.linspace(0, sample_rate * (n_fft // 2) / n_fft, n_fft // 2 + 1)
 
 # %% ../nbs/02_stft.ipynb #b15b0102
-BETWEEN = {"floor": (2e-38, 1e30), "mean": (-1e6, 1e6), "std": (1e-8, 1e6), "power": (0.01, 16), "preemphasis": (0, 1)}  # least and highest values
+BETWEEN = {"floor": (2e-38, 1e30), "mean": (-1e6, 1e6), "std": (1e-8, 1e6), "power": (0.25, 4), "preemphasis": (0, 1)}  # least and highest values
 
 
 def size_problems(settings) -> Iterator[str]:
