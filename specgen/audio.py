@@ -123,7 +123,7 @@ def check_settings(
         if name not in known:
             raise SpecgenError(f"{where}: setting {str(name)[:60]!r} is unknown; known are {', '.join(known)}")
         if not fits(value, known[name]):
-            raise SpecgenError(f"{where}: {name} {str(value)[:60]!r} has to be {said(known[name])}")
+            raise SpecgenError(f"{where}: {name} {repr(value)[:60]} has to be {said(known[name])}")
     if missing := [name for name in needed if name not in given]:
         raise SpecgenError(f"{where}: has no {', '.join(missing)}; fetch or write it again")
     return given

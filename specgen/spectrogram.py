@@ -144,7 +144,7 @@ def to_dict(self: Representation) -> dict:
 @patch(cls_method=True)
 def from_dict(cls: Representation, config: dict) -> Representation:
     "The inverse of `to_dict`. Raises `SpecgenError` for a kind or setting it doesn't know, and for values that cannot be."
-    settings = dict(config) if isinstance(config, dict) else {"kind": config}
+    settings = dict(config) if isinstance(config, dict) else {}
     if not isinstance(name := settings.pop("kind", None), str) or name not in Representation.KINDS:
         raise SpecgenError(f"representation {str(config)[:200]}: unknown kind; the kinds are {', '.join(Representation.KINDS)}")
     return Representation.KINDS[name](**check_settings(f"representation {name}", settings, types_of(Representation.KINDS[name])))

@@ -70,7 +70,7 @@ def check_sizes(n_fft: int, hop_length: int, win_length: int | None) -> int:
     win_length = n_fft if win_length is None else win_length
     for name, value in (("n_fft", n_fft), ("hop_length", hop_length), ("win_length", win_length)):
         if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= limit("size"):
-            raise SpecgenError(f"{name} {value}: has to be a whole number, at least 1 and at most {limit('size'):g} samples")
+            raise SpecgenError(f"{name} {value}: has to be at least one sample, a whole number, at most {limit('size'):g}")
     if win_length > n_fft:
         raise SpecgenError(f"win_length {win_length}: is longer than n_fft {n_fft}; choose a bigger n_fft, or a shorter window")
     return win_length

@@ -115,7 +115,7 @@ def features(whole, folder, rng):
     elif act < 0.6:
         name = rng.choice(["freqs", "times", "mags"])
         old = parts[name]
-        other = (old.astype(complex), old.astype(int), old.T, old[:, :1], old[:, :0], old[0], old * 1e300, -old, old.astype("float16"), old.astype("U8"), old * np.nan)
+        other = [old.astype(kind) for kind in (complex, int, "float16", "U8")] + [old.T, old[:, :1], old[:, :0], old[0], old * 1e300, -old, old * np.nan]
         parts[name] = rng.choice(other)
     if act < 0.6:
         np.savez(path, **parts)
@@ -161,7 +161,7 @@ def make_models(folder):
     models = {
         GAN: GAN(2, (8, 16), 4, 8, 4, classes=["a", "b"], representation=r),
         VAE: VAE((8, 16), (-1.0, 1.0), (4, 4), ((2, 2), (2, 2)), 3, components=2, rank=1, n_classes=2, classes=["a", "b"], representation=r),
-        Classifier: Classifier((4, 8), (2, 2), 2, 8, classes=["a", "b"], representation=r, size=(8, 16), encoding={"peak": True, "trim": False, "depth_db": None}),
+        Classifier: Classifier((4, 8), (2, 2), 2, 8, classes=["a", "b"], representation=r, size=(8, 16), encoding={"peak": True, "trim": False}),
         SpectralVocoder: SpectralVocoder(r, 8, 8, 1, 3),
     }
     for kind, model in models.items():
@@ -198,7 +198,8 @@ def weights(whole, folder, rng):
     use(kind.from_pretrained(place))
 
 
-SIZES = dict(upsample_initial_channel=8, upsample_rates=[4, 5], upsample_kernel_sizes=[8, 9], resblock="2", resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 2]])
+BLOCKS = dict(resblock="2", resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 2]])
+SIZES = dict(upsample_initial_channel=8, upsample_rates=[4, 5], upsample_kernel_sizes=[8, 9], **BLOCKS)
 
 
 def make_vocoder(folder):
@@ -228,11 +229,12 @@ def vocoder(whole, folder, rng):
 
 def labels(whole, folder, rng):
     good = np.arange(6) % 2
-    other = (good.astype("int8"), good.astype("int16"), good.astype("int32"), good.astype("uint8"), good.tolist(), tuple(good), torch.from_numpy(good).int(), good * 1.0,
-             good == 1, np.eye(2)[good], good[:, None], list("ababab"), None, 5, [[0], [1, 2]], good + 1, good - 1, good[:3], [None] * 6, good.astype("uint64"), object())
-    specs = rng.choice((torch.randn(6, 4, 5), np.zeros((6, 4, 5)), torch.zeros(6, 4, 5).half(), torch.zeros(6, 4, 5, dtype=torch.int16), torch.zeros(0, 4, 5), [[[0.0]]] * 6))
+    taken = [good.astype(kind) for kind in ("int8", "int16", "int32", "uint8", "uint64")] + [good.tolist(), tuple(good), torch.from_numpy(good).int()]
+    other = [good * 1.0, good == 1, np.eye(2)[good], good[:, None], list("ababab"), None, 5, [[0], [1, 2]], good + 1, good - 1, good[:3], [None] * 6, object()]
+    plain = torch.randn(6, 4, 5)
+    specs = rng.choice((plain, plain.numpy(), plain.tolist(), plain.half(), plain.double(), plain.short(), plain[:0]))
     held = rng.choice((None, [True] * 6, good == 1, torch.zeros(6, dtype=torch.bool), good, "x"))
-    made = SpectrogramDataset(specs, rng.choice(other), ["a", "b"], MELS, held)
+    made = SpectrogramDataset(specs, rng.choice(taken + other), ["a", "b"], MELS, held)
     assert made.labels.dtype == torch.int64 and made.spectrograms.dtype == torch.float32
     finite(made.train.spectrograms)
 
@@ -252,10 +254,14 @@ def sound(whole, folder, rng):
     finite(read_audio(folder / name, 16000)[0])
 
 
+def make_representations(folder):
+    return [r.to_dict() for r in (LogSTFT(n_fft=128, hop_length=32), MELS, Fbank(sample_rate=8000), HiFiGANMel(n_fft=256, hop_length=64))]
+
+
 KINDS = {
-    "representation": (lambda folder: [r.to_dict() for r in (LogSTFT(n_fft=128), MELS, Fbank(sample_rate=8000), HiFiGANMel(n_fft=256, hop_length=64))], representation),
-    "features (npz)": (make_features, features), "dataset": (make_dataset, dataset), "config.json": (make_models, config),
-    "safetensors": (make_models, weights), "vocoder": (make_vocoder, vocoder), "labels": (lambda folder: None, labels), "sound": (make_sounds, sound),
+    "representation": (make_representations, representation), "features (npz)": (make_features, features), "dataset": (make_dataset, dataset),
+    "config.json": (make_models, config), "safetensors": (make_models, weights), "vocoder": (make_vocoder, vocoder),
+    "labels": (lambda folder: None, labels), "sound": (make_sounds, sound),
 }
 
 
