@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
-from .audio import check_most, check_settings, fits, limit, write_audio
+from .audio import check_most, check_settings, limit, write_audio
 from .augmentation import check_seed
 from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, safe_name
 from .core import seeded, write_json
@@ -237,7 +237,7 @@ def check_config(kind: type[Model], settings, where: str):
         own = {name: value for name, value in settings.items() if name in named}
     check_settings(where, own, named, [p.name for p in parameters if p.name in named and p.default is p.empty])
     for name, number in whole_numbers("", settings):
-        negative = name in named and fits(0, named[name]) and not fits(0.5, named[name]) and number < 0
+        negative = number < 0 and name in named and "float" not in str(named[name])
         if negative or name in COUNTS and not 0 <= number <= limit("depth"):
             raise SpecgenError(f"{where}: {name} {number} has to be a whole number from 0 to {limit('depth' if name in COUNTS else 'size'):g}")
     if (n := settings.get("n_classes")) and settings.get("classes") and n != len(settings["classes"]):

@@ -282,7 +282,7 @@ def read_generator(place: Path) -> dict[str, torch.Tensor]:
         with warnings.catch_warnings(action="ignore"):
             state = load_file(files[0]) if safe else torch.load(files[0], map_location="cpu", weights_only=True)
         state = state.get("generator", state)
-        state = {name.removeprefix("module."): t for name, t in state.items()}  # of a training on several GPUs
+        state = {name.removeprefix("module."): t.detach() for name, t in state.items()}  # of a training on several GPUs
         state["conv_pre.bias"]
         folded = fold_weight_norm(state)
         finite = all(bool(t.isfinite().all()) for t in folded.values())
