@@ -209,6 +209,7 @@ def check_features(npz: Path, settings: dict, freqs: np.ndarray, times: np.ndarr
     "Raises `SpecgenError` unless settings and shapes of a file belong together."
     check_settings(f"{npz}: settings", settings, SETTINGS, SETTINGS)
     check_rate(settings["sr"], f"{npz}: sr")
+    Framing(*(settings[name] for name in ("sr", "n_fft", "hop_length", "win_length", "window", "center"))).check()
     if mags.ndim != 2 or not freqs.shape == times.shape == mags.shape or any(part.dtype.itemsize not in (4, 8) for part in (freqs, times, mags)):
         raise SpecgenError(f"{npz}: arrays of {freqs.shape}, {times.shape}, {mags.shape}; need three of (bins, frames), float32 or float64")
     covered, length = (mags.shape[1] - 1) * settings["hop_length"] + settings["n_fft"] * (not settings["center"]), settings["length"]

@@ -98,12 +98,17 @@ def encode_waveforms(
     return spectrograms if depth_db is None else (standardize if alone else limit_dynamics)(spectrograms, depth_db / representation.decibels)
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #b15b0201
+def as_tensor(values, what: str, wanted: str) -> torch.Tensor:
+    "A tensor, an array or a list as a tensor. Raises `SpecgenError`, saying what is wanted, for anything that makes none."
+    try:
+        return values if torch.is_tensor(values) else torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecgenError(f"{what} of type {type(values).__name__}: {wanted}") from None
+
+
 def as_values(values, what: str) -> torch.Tensor:
     "Numbers as people have them (tensors, arrays, lists; half or double precision) as a float32 tensor. Raises `SpecgenError` for others."
-    try:
-        found = values if torch.is_tensor(values) else torch.as_tensor(np.asarray(values))
-    except (TypeError, ValueError, RuntimeError):
-        raise SpecgenError(f"{what} of type {type(values).__name__}: give floating-point numbers in a tensor or an array") from None
+    found = as_tensor(values, what, "give floating-point numbers in a tensor or an array")
     if not found.is_floating_point():
         raise SpecgenError(f"{what} of type {found.dtype}: give floating-point numbers")
     return found.float()
@@ -114,10 +119,7 @@ def as_labels(
     n_classes: int | None = None,  # None = not known here
 ) -> torch.Tensor:  # (N,) int64
     "Class numbers as people have them. Raises `SpecgenError` for anything else: fractions, truth values, texts, one-hot rows, columns, unknown classes."
-    try:
-        found = labels if torch.is_tensor(labels) else torch.as_tensor(np.asarray(labels))
-    except (TypeError, ValueError, RuntimeError):
-        raise SpecgenError(f"labels of type {type(labels).__name__}: are no whole numbers; give the class numbers, such as [0, 2, 1]") from None
+    found = as_tensor(labels, "labels", "are no whole numbers; give the class numbers, such as [0, 2, 1]")
     whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool) or not found.numel()
     if found.ndim != 1 or not whole:
         shape = f"labels {tuple(found.shape)} of {found.dtype}"
@@ -148,7 +150,8 @@ class SpectrogramDataset(torch.utils.data.Dataset):
     def __post_init__(self):
         self.spectrograms, self.classes = as_values(self.spectrograms, "spectrograms"), list(self.classes)
         self.labels, n = as_labels(self.labels, len(self.classes)), len(self.spectrograms) if self.spectrograms.ndim else 0
-        self.is_test = torch.zeros(n, dtype=torch.bool, device=self.labels.device) if self.is_test is None else torch.as_tensor(self.is_test)
+        held = torch.zeros(n, dtype=torch.bool, device=self.labels.device) if self.is_test is None else self.is_test
+        self.is_test = as_tensor(held, "is_test", "give truth values (N,)")
         check_dataset(self)
 
     def __len__(self) -> int:

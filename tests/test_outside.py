@@ -106,7 +106,7 @@ def damaged(features, place, **changes):
 
 @pytest.mark.parametrize("changes,message", [
     (dict(settings={"length": 2**31}), "length 2147483648 with 41 frames"), (dict(settings={"n_fft": "16"}), "n_fft '16'"),
-    (dict(settings={"hop_length": 0}), "hop_length 0"),
+    (dict(settings={"hop_length": 41}), "length 160 with 41 frames"),
     (dict(settings={"window": 5}), "window 5"), (dict(settings={"sr": 1e12}), "sr 1000000000000.0"), (dict(settings={"x": 1}), "'x' is unknown"),
     (dict(mags=np.array([{}], object)), "holds no reassigned"), (dict(mags=np.ones((9, 41), complex)), "holds no reassigned"),
     (dict(mags=np.ones(9)), "need three"),
