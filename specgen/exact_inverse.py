@@ -448,6 +448,13 @@ def invert(
     search = dict(seed=seed, workers=workers, progress=progress)
     return invert_any(freqs, times, mags, framing, ref_power=ref_power, precision=precision, length=length, **search)
 
+# %% ../nbs/29_exact_inverse.ipynb #b15b0501
+def write_features(npz: Path, parts: list[np.ndarray], settings: dict) -> Path:
+    "Frequencies, times, magnitudes and settings as .npz, atomically."
+    with atomic(npz) as temporary:
+        np.savez(temporary, **dict(zip(("freqs", "times", "mags"), parts, strict=True)), settings=json.dumps(settings))
+    return npz
+
 # %% ../nbs/29_exact_inverse.ipynb #ac1870f5
 def reassign_file(
     wav: str | Path,  # sound to read
@@ -470,13 +477,9 @@ def reassign_file(
     (framing := Framing(rate, n_fft, hop, win, window, center)).check()
     check_most(3 * (n_fft // 2 + 1) * (len(y) // hop), "features", f"{wav}: the reassigned spectrogram of {len(y)} samples")
     settings = dict(sr=rate, n_fft=n_fft, hop_length=hop, win_length=win, window=window, center=center, ref_power=ref_power)
-    parts = reassigned_spectrogram(y.double(), **settings, fill_nan=fill_nan, clip=clip)
-    arrays = dict(zip(("freqs", "times", "mags"), (v.numpy() for v in parts), strict=True))
-    check_shapes(*arrays.values(), framing)  # nothing is written that `invert` would refuse
-    frame_tables(framing)
-    with atomic(npz) as temporary:
-        np.savez(temporary, **arrays, settings=json.dumps({**settings, "length": len(y)}))
-    return npz
+    parts = [v.numpy() for v in reassigned_spectrogram(y.double(), **settings, fill_nan=fill_nan, clip=clip)]
+    check_shapes(*parts, framing), frame_tables(framing)  # nothing is written that `invert` would refuse
+    return write_features(npz, parts, {**settings, "length": len(y)})
 
 # %% ../nbs/29_exact_inverse.ipynb #1caae3b5
 def invert_file(

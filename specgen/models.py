@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
-from numbers import Integral
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -28,8 +28,7 @@ from torch import nn
 
 from .audio import check_most, check_settings, limit, write_audio
 from .augmentation import check_seed
-from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, safe_name
-from .core import seeded, write_json
+from .core import RunFolder, SpecgenError, atomic, choose, code_digest, default_device, main_process, on_main, read_json, safe_name, seeded, write_json  # noqa: E501
 from .datasets import AudioDataset, load_recordings
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
 from .spectrogram_dataset import as_labels, as_values
@@ -60,7 +59,7 @@ def check_labels(
     n_classes: int,
 ) -> torch.Tensor:  # (N,) int64
     "Class numbers to sample for. Raises `SpecgenError` for something else, for none, and for a class that isn't there."
-    if isinstance(labels, Integral) and not isinstance(labels, bool):
+    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
         check_most(labels, "samples", f"{labels} labels")
         labels = torch.arange(max(int(labels), 0)) % n_classes
     labels = as_labels(labels)
@@ -227,7 +226,7 @@ def whole_numbers(name: str, value) -> Iterator[tuple[str, int]]:
     if isinstance(value, int) and not isinstance(value, bool):
         yield name, value
 
-
+# %% ../nbs/11_models.ipynb #b15b0310
 def check_config(kind: type[Model], settings, where: str):
     "Raises `SpecgenError` for settings that a class of model doesn't take."
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
@@ -259,7 +258,7 @@ def check_weights(kind: type[Model], settings: dict, weights: Path, where: str):
         sizes = f"{other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}"
         raise SpecgenError(f"{weights.name}: {sizes}; fetch both files again")
 
-
+# %% ../nbs/11_models.ipynb #b15b0311
 @patch(cls_method=True)
 def _from_pretrained(cls: Model, *, model_id: str, **settings):
     "Called by the Hub's mixin with the settings of config.json: the model with its weights. Nothing is unpickled."

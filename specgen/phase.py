@@ -102,15 +102,13 @@ def griffin_lim(
     "A sound with (nearly) these centred-STFT magnitudes, for a whole batch at once. Raises `SpecgenError` for a wrong shape or impossible sizes."
     win_length, mag = check_sizes(n_fft, hop_length, win_length), check_magnitudes(mag, n_fft)
     length = length or (mag.shape[-1] - 1) * hop_length
-    peak = mag.amax((-2, -1), keepdim=True)
-    scale = torch.where((peak > 0) & (peak < 1e-30), peak, 1.0)  # the squares of smaller numbers are zero
+    scale = torch.where(((peak := mag.amax((-2, -1), keepdim=True)) > 0) & (peak < 1e-30), peak, 1.0)  # the squares of smaller numbers are zero
     w = constant(padded_window, window, win_length, n_fft, like=mag)
     phase = random_phase(mag, generator) if phase is None else phase.to(mag)
     target, phase = (at_least_one(as_batch(x, 2)).mT.contiguous() for x in (mag / scale, phase))
     weight = inverse_weight(w, mag.shape[-1], hop_length, length)
     sound = griffin_lim_loop(target, phase, w, weight, hop_length, length, n_iter, momentum)
-    sound = F.pad(sound, (0, length - sound.shape[-1]))[: mag.shape[:-2].numel()]
-    return sound.reshape(*mag.shape[:-2], length) * scale[..., 0]
+    return F.pad(sound, (0, length - sound.shape[-1]))[: mag.shape[:-2].numel()].reshape(*mag.shape[:-2], length) * scale[..., 0]
 
 # %% ../nbs/03_phase.ipynb #f507a267
 @lru_cache(maxsize=64)

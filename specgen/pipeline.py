@@ -344,9 +344,8 @@ def run_pipeline(
     Interrupted at any point, the same call continues and ends with the same scores. Under `accelerate launch` every process takes its share
     of the trainings. Raises `SpecgenError` for recordings that cannot be used and for a folder that holds another run.
     """
-    choose("preset", preset, PIPELINE_PRESETS)
     check_seed(seed)
-    plan = Plan(preset, seed, progress and main_process(), default_device(device), precision)
+    plan = Plan(choose("preset", preset, {name: name for name in PIPELINE_PRESETS}), seed, progress and main_process(), default_device(device), precision)
     recordings = thinned_recordings(dataset, root, strict, plan)
     settings, code = dict(dataset=str(dataset), preset=preset, seed=seed), code_digest(filter_recordings, DigitGenerator, Evaluator, scored_rows)
     with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=len(STAGES), show=progress) as run:

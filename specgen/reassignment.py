@@ -187,7 +187,7 @@ def read_member(archive: zipfile.ZipFile, name: str, kinds: str) -> np.ndarray:
     with archive.open(f"{name}.npy") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
-
+# %% ../nbs/26_reassignment.ipynb #b15b0410
 def read_features(npz: Path) -> tuple[list[np.ndarray], dict]:
     "Frequencies, times, magnitudes and settings of a features file. Raises `SpecgenError` when it is none, or damaged."
     if not npz.is_file():

@@ -314,11 +314,6 @@ class Fbank(MelBands):
         make_plain(self, n_fft=1 << (int(self.win_length) - 1).bit_length() if isinstance(self.win_length, int) else None)
         super().__post_init__()
 
-    def problems(self):
-        yield from super().problems()
-        if self.n_fft % 2 or self.n_mels < 4:
-            yield f"n_fft {self.n_fft} has to be even, and n_mels {self.n_mels} at least 4"
-
     @property
     def filter_args(self) -> tuple:
         return kaldi_filterbank, self.n_mels, self.n_fft, self.sample_rate, float(self.f_min)
@@ -330,6 +325,11 @@ class Fbank(MelBands):
         return ((torch.arange(n) * self.pool + (self.pool - 1) / 2) * self.hop_length + self.frame_length / 2) / self.sample_rate
 
 # %% ../nbs/04_spectrogram.ipynb #775db0a6
+@patch
+def problems(self: Fbank) -> Iterator[str]:
+    yield from MelBands.problems(self)
+    yield from [f"n_fft {self.n_fft} has to be even, and n_mels {self.n_mels} at least 4"] * (self.n_fft % 2 or self.n_mels < 4)
+
 @patch
 def frames(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) -> (batch, time, win_length), a view. Raises `SpecgenError` for a clip shorter than a frame."

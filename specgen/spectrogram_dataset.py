@@ -113,7 +113,7 @@ def as_values(values, what: str) -> torch.Tensor:
         raise SpecgenError(f"{what} of type {found.dtype}: give floating-point numbers")
     return found.float()
 
-
+# %% ../nbs/09_spectrogram_dataset.ipynb #b15b0210
 def as_labels(
     labels,  # (N,) class numbers: a tensor, an array, a list or a tuple of whole numbers of any width
     n_classes: int | None = None,  # None = not known here
