@@ -1,5 +1,6 @@
 # make run     the digits pipeline on the embedded dataset, ending with the path of its report page
 # make test    everything that CI checks: lint, every notebook's fast cells, the tests; a line as each finishes
+# make fuzz    thousands of damaged inputs of every kind, with counts
 # make lab     the notebooks in JupyterLab
 # make book    run every notebook, slow cells too, and keep the outputs
 # make readme  README.md from nbs/index.ipynb
@@ -12,7 +13,7 @@ READY := .venv/ready
 OUT ?= runs/digits
 README_DIR ?= .
 
-.PHONY: run test lab book readme figures
+.PHONY: run test fuzz lab book readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -22,6 +23,9 @@ test: $(READY)
 	$(BIN)/ruff check specgen tests benchmarks setup.py
 	$(BIN)/ruff check --select F821 nbs
 	$(BIN)/python tests/run.py
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py
 
 figures: $(READY)
 	$(BIN)/python tests/figures.py

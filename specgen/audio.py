@@ -11,10 +11,14 @@ import struct
 import sys
 import threading
 import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from importlib import import_module, util
 from io import BytesIO
+from numbers import Integral, Real
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, NoneType, UnionType
+from typing import get_args, get_origin
 
 import numpy as np
 import soundfile
@@ -40,6 +44,120 @@ def demo_voice(sample_rate: int = 16000, seed: int = 0) -> torch.Tensor:
     noise = torch.randn(len(t), generator=torch.Generator().manual_seed(seed))
     return 0.7 * sound / sound.abs().max() + 1e-4 * noise
 
+# %% ../nbs/01_audio.ipynb #b15b0002
+LIMITS = {
+    "lowest_rate": 1_000,  # hertz
+    "highest_rate": 768_000,  # hertz
+    "samples": 1 << 29,  # of one sound: 9 hours at 16 kHz, 2 GiB
+    "size": 1_000_000,  # any whole number in a setting: samples of a frame, bands, channels
+    "numbers": 1 << 25,  # in one matrix of filters
+    "features": 1 << 27,  # numbers in a reassigned spectrogram: 22 minutes at 16 kHz, 1 GiB
+    "depth": 1 << 10,  # layers
+}
+
+
+def limit(name: str) -> float:
+    "A limit of `LIMITS`, or what the environment variable SPECGEN_LIMITS has in its place. Raises `SpecgenError` for one that it names wrongly."
+    for part in filter(None, os.environ.get("SPECGEN_LIMITS", "").split(",")):
+        key, _, number = (text.strip() for text in part.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if key not in LIMITS or not value > 0:
+            raise SpecgenError(f"SPECGEN_LIMITS: '{part}' is none; give name=number with commas between, of {', '.join(LIMITS)}")
+        if key == name:
+            return value
+    return LIMITS[name]
+
+# %% ../nbs/01_audio.ipynb #b15b0003
+def check_rate(rate, what: str = "sample rate"):
+    "Raises `SpecgenError` unless this is a sample rate in hertz between the limits."
+    low, high = limit("lowest_rate"), limit("highest_rate")
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not low <= rate <= high:
+        hint = "SPECGEN_LIMITS=lowest_rate=... or highest_rate=... moves the limits"
+        raise SpecgenError(f"{what} {rate!r}: has to lie between {low:g} and {high:g} Hz; if it is meant, {hint}")
+
+
+def check_most(number: float, name: str, what: str):
+    "Raises `SpecgenError` for a number above a limit."
+    if number > limit(name):
+        raise SpecgenError(f"{what}: {number:g} {name}, more than {limit(name):g}; if it is meant, SPECGEN_LIMITS={name}=... moves the limit")
+
+# %% ../nbs/01_audio.ipynb #b15b0006
+def fits(value, kind) -> bool:
+    "Whether a value out of JSON is what an annotation says: int, float, bool, str, dict, list[...], tuple[...], and unions of them."
+    origin, inside = get_origin(kind) or kind, get_args(kind)
+    if origin is UnionType:
+        return any(fits(value, one) for one in inside)
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)) or len(value) > limit("depth"):
+            return False
+        pairs = zip(value, inside, strict=False) if origin is tuple and ... not in inside else ((v, inside[0]) for v in value if inside)
+        return all(fits(v, one) for v, one in pairs) and (origin is list or ... in inside or len(value) == len(inside) or not inside)
+    if kind in (int, float):
+        whole = isinstance(value, Integral) and abs(value) <= limit("size")
+        return not isinstance(value, (bool, np.bool_)) and (whole or kind is float and isinstance(value, Real) and bool(np.isfinite(value)))
+    return value is None if kind is NoneType else not isinstance(kind, type) or isinstance(value, kind)
+
+
+def said(kind) -> str:
+    "An annotation in words."
+    if get_origin(kind) is UnionType:
+        return " or ".join(map(said, get_args(kind)))
+    most = f" of at most {limit('size'):g}"
+    words = {int: "a whole number" + most, float: "a finite number", str: "a text", bool: "true or false", dict: "settings by name", NoneType: "null"}
+    return words.get(kind) or f"a list ({str(kind).replace('...', 'as many')})"
+
+# %% ../nbs/01_audio.ipynb #b15b0007
+def check_settings(
+    where: str,  # the file or thing, for the message
+    given,  # what should be a dict of settings
+    known: dict,  # annotation of each that there may be
+    needed: Iterable[str] = (),  # those that must be there
+) -> dict:  # the same
+    "Settings from outside, unchanged. Raises `SpecgenError`, with the key, its value and what is allowed, for unknown, missing and wrong ones."
+    if not isinstance(given, dict):
+        raise SpecgenError(f"{where}: holds no settings by name, but {str(given)[:60]!r}; fetch or write it again")
+    for name, value in given.items():
+        if name not in known:
+            raise SpecgenError(f"{where}: setting {str(name)[:60]!r} is unknown; known are {', '.join(known)}")
+        if not fits(value, known[name]):
+            raise SpecgenError(f"{where}: {name} {repr(value)[:60]} has to be {said(known[name])}")
+    if missing := [name for name in needed if name not in given]:
+        raise SpecgenError(f"{where}: has no {', '.join(missing)}; fetch or write it again")
+    return given
+
+# %% ../nbs/01_audio.ipynb #d1000021
+COUNTS = {"blocks", "depth", "levels", "steps", "n_iter", "refinements"}  # of layers and of loops, wherever they stand
+
+
+def whole_numbers(name: str, value) -> Iterator[tuple[str, int]]:
+    "Every whole number among nested settings, with the name it has."
+    inner = value.items() if isinstance(value, dict) else ((name, v) for v in value) if isinstance(value, (list, tuple)) else ()
+    for key, one in inner:
+        yield from whole_numbers(key, one)
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield name, value
+
+# %% ../nbs/01_audio.ipynb #b15b0009
+def types_of(kind: type) -> dict:
+    "The settings of a dataclass and their annotations, for `check_settings`."
+    return {f.name: f.type for f in fields(kind)}
+
+
+def plain_number(value):
+    "numpy's numbers as Python's, which JSON can hold; anything else as it is."
+    known = isinstance(value, (bool, int, float)) or not isinstance(value, Real)
+    return value if known else int(value) if isinstance(value, Integral) else float(value)
+
+
+def make_plain(settings, **defaults):
+    "Within `__post_init__` of a frozen dataclass: numpy's numbers become Python's, and None a default."
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        object.__setattr__(settings, f.name, defaults.get(f.name) if value is None else plain_number(value))
+
 # %% ../nbs/01_audio.ipynb #6955ee6f
 def as_float(x: torch.Tensor) -> torch.Tensor:
     "The same numbers, half precision as float32. Raises `SpecgenError` for integers and complex numbers."
@@ -52,17 +170,19 @@ def resample(
     waveform: torch.Tensor,  # (..., samples), on any device
     orig: int,  # its rate, hertz
     new: int,  # the wanted rate, hertz
-) -> torch.Tensor:  # (..., samples * new / orig, rounded, at least 1), on the same device; not differentiable
-    "Band-limited resampling by soxr (HQ). Raises `SpecgenError` for a rate that is not positive."
-    if min(orig, new) <= 0:
-        raise SpecgenError(f"resampling from {orig} to {new} Hz: rates are positive; check them")
+) -> torch.Tensor:  # (..., samples * new / orig, rounded up), on the same device; not differentiable
+    "Band-limited resampling by soxr (HQ). Raises `SpecgenError` for rates outside of the limits, or a sound that would be longer than the limit."
+    check_rate(orig, "resampling from")
+    check_rate(new, "resampling to")
     if orig == new or not waveform.numel():
         return waveform
+    samples = -int(-waveform.shape[-1] * new // orig)
+    check_most(samples, "samples", f"resampling {waveform.shape[-1]} samples from {orig} to {new} Hz")
     flat = as_float(waveform).detach().cpu().reshape(-1, waveform.shape[-1])
-    flat = F.pad(flat, (0, max(0, orig // new - flat.shape[-1])))  # soxr would answer with nothing
-    parts = [soxr.resample(np.ascontiguousarray(part.numpy().T), orig, new).T for part in flat.split(1024)]
+    flat = F.pad(flat, (0, 1 + int(orig // new)))  # soxr rounds the length, and answers with nothing to very little
+    parts = [soxr.resample(np.ascontiguousarray(part.numpy().T), orig, new).T[:, :samples] for part in flat.split(1024)]
     out = torch.from_numpy(np.ascontiguousarray(np.concatenate(parts)))
-    return out.reshape(*waveform.shape[:-1], out.shape[-1]).to(waveform.device)
+    return out.reshape(*waveform.shape[:-1], samples).to(waveform.device)
 
 # %% ../nbs/01_audio.ipynb #d1ba30bc
 def file_name(path: str | Path) -> bytes | str:
@@ -98,7 +218,7 @@ def read_audio(
     require_readable(path)
     try:
         data, rate = soundfile.read(file_name(path), dtype="float32", always_2d=True)
-    except (RuntimeError, TypeError) as error:  # a TypeError for .raw, which has no header
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:  # a TypeError for .raw, which has no header
         raise SpecgenError(f"{name}: cannot be read as sound ({why(error)}); give a wav, flac, ogg or mp3 file") from None
     if not len(data):
         raise SpecgenError(f"{name}: holds no samples; record it again or leave it out")

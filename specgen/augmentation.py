@@ -8,14 +8,14 @@ __all__ = ['up_forward', 'down_back', 'faster', 'slower', 'augment_dataset', 'ra
 
 # %% ../nbs/10_augmentation.ipynb #584c475b
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch.nn import functional as F
 
-from .core import SpecgenError
+from .core import SpecgenError, derive_seeds
 from .spectrogram_dataset import SpectrogramDataset, standardize
 
 # %% ../nbs/10_augmentation.ipynb #6c46f072
@@ -295,3 +295,54 @@ def distort(
     for change in (partial(reverberant, sample_rate=sample_rate), noisy, band_limited, coarse):
         x = torch.where(rand(len(x), 1) < 0.5, change(x, rand), x)
     return x
+
+# %% ../nbs/10_augmentation.ipynb #b15b0204
+def make_segments(
+    waveforms: list[torch.Tensor],  # each (samples,)
+    size: int,  # samples of a segment
+    peak: float = 0.7,  # highest absolute value of every waveform
+) -> torch.Tensor:  # (N, size)
+    "All waveforms at one peak level, end to end with short silences, cut into segments that overlap by half. Raises `SpecgenError` for none."
+    clips = [F.pad(w * (peak / w.abs().max().clamp(min=0.05)), (size // 8, size // 8)) for w in waveforms if w.numel()]
+    if not clips:
+        raise SpecgenError("a vocoder from no waveforms: give at least one training clip")
+    line = torch.cat(clips)
+    return F.pad(line, (0, max(0, size - len(line)))).unfold(0, size, size // 2).contiguous()
+
+
+def random_segment(
+    x: torch.Tensor,  # (N, samples)
+    size: int,  # samples to keep
+    generator: torch.Generator | None = None,
+    level_db: tuple[float, float] = (-14, 2),  # lowest and highest change of level
+) -> torch.Tensor:  # (N, size)
+    "A random stretch of every example, at a random level."
+    where = generator.device if generator is not None else "cpu"
+    start, level = torch.rand(2, len(x), 1, generator=generator, device=where).to(x.device)
+    start = (start * (x.shape[-1] - size + 1)).long()
+    gain = 10 ** ((level_db[0] + (level_db[1] - level_db[0]) * level) / 20)
+    return gain * x.gather(1, start + torch.arange(size, device=x.device))
+
+# %% ../nbs/10_augmentation.ipynb #b15b0206
+def check_seed(seed):
+    "Raises `SpecgenError` unless this is a seed."
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise SpecgenError(f"seed {seed}: give a whole number from 0 to 2**63 - 1")
+
+
+def item_generators(n: int, generator: torch.Generator | None, seed: int | None) -> Iterator[torch.Generator]:
+    """A generator for each of n items, from the seed and the item's number alone: an item is the same in any company.
+
+    Without a seed the generator given, or torch's own, draws one. Raises `SpecgenError` for both.
+    """
+    if generator is not None and seed is not None:
+        raise SpecgenError("generator and seed: give one of them")
+    if seed is None:
+        seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device if generator is not None else "cpu"))
+    check_seed(seed)
+    return (torch.Generator().manual_seed(derive_seeds("item", seed, i)[0]) for i in range(n))
+
+
+def item_noise(shape: tuple[int, ...], generator: torch.Generator | None, seed: int | None, device) -> torch.Tensor:
+    "Gaussian noise (N, ...) of which every item has its own, of `item_generators`."
+    return torch.stack([torch.randn(shape[1:], generator=g) for g in item_generators(shape[0], generator, seed)]).to(device)

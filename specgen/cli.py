@@ -28,7 +28,7 @@ Root = Annotated[Path | None, typer.Option(help="Where a named dataset lies, if 
 By = Annotated[str, typer.Option(help="How test clips are chosen: official, speaker, fold or stratified.")]
 Test = Annotated[str | None, typer.Option(help="The speaker or the fold to test on.")]
 Size = Annotated[str, typer.Option("--preset", help="quick: seconds to a minute, small: minutes, source and paper: a GPU.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad recording instead of listing it in skipped.csv.")]
 Device = Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps; without it, a GPU if there is one.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto: bf16 for training where the hardware has it, else fp32.")]

@@ -28,7 +28,7 @@ from .datasets import AudioDataset, load_recordings, shared_speakers
 from .models import Model, Preset, check_fit
 from .plot import confusion_matrix, figure_png, plot_confusion
 from .run_folder import RunFolder, code_digest
-from .spectrogram_dataset import SpectrogramDataset
+from .spectrogram_dataset import SpectrogramDataset, as_labels
 
 # %% ../nbs/14_evaluation.ipynb #1d3847fa
 def check_features(real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -238,7 +238,7 @@ def score(
     """
     if len(labels) != len(spectrograms):
         raise SpecgenError(f"{len(spectrograms)} spectrograms with {len(labels)} labels: give one for each")
-    labels = torch.as_tensor(labels).cpu()
+    labels = as_labels(labels).cpu()
     chosen = choose_clips(labels, n, seed)
     specs, labels = spectrograms[chosen.to(spectrograms.device)], labels[chosen]
     return measure(self.reference(reference), self.predict_proba(specs).cpu(), self.embed(specs).cpu(), labels)

@@ -9,7 +9,6 @@ __all__ = ['Inversion', 'invert', 'reassign_file', 'invert_file']
 import json
 import math
 import warnings
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,14 +23,14 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .audio import read_audio, write_audio
-from .core import SpecgenError, as_path, atomic, require_readable
-from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs
+from .audio import check_most, read_audio, write_audio
+from .core import as_path, atomic
+from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs, frame_tables
 from .frame_solver import known_samples, levenberg_marquardt, make_equations, one_scale, solve_group
 from .frame_starts import Taps, frame_taps, grow_spectrum
 from .long_frames import BandTables, band_tables, expected_snr, grow_chain, randomize, refine, settle_frame
 from .phase import njit
-from .reassignment import Framing, reassigned_spectrogram
+from .reassignment import Framing, read_features, reassigned_spectrogram
 
 # %% ../nbs/29_exact_inverse.ipynb #666916dc
 class Search(NamedTuple):
@@ -439,6 +438,13 @@ def invert(
     search = dict(seed=seed, workers=workers, progress=progress)
     return invert_any(freqs, times, mags, framing, ref_power=ref_power, precision=precision, length=length, **search)
 
+# %% ../nbs/29_exact_inverse.ipynb #b15b0501
+def write_features(npz: Path, parts: list[np.ndarray], settings: dict) -> Path:
+    "Frequencies, times, magnitudes and settings as .npz, atomically."
+    with atomic(npz) as temporary:
+        np.savez(temporary, **dict(zip(("freqs", "times", "mags"), parts, strict=True)), settings=json.dumps(settings))
+    return npz
+
 # %% ../nbs/29_exact_inverse.ipynb #ac1870f5
 def reassign_file(
     wav: str | Path,  # sound to read
@@ -456,13 +462,14 @@ def reassign_file(
 ) -> Path:  # the path written
     "The reassigned spectrogram of a sound file, in float64, with its settings, as .npz. Raises `SpecgenError` for a file that is no whole sound."
     y, rate = read_audio(wav, sample_rate, check=True)
-    win, npz = win_length or n_fft, as_path(npz).with_suffix(".npz")
-    settings = dict(sr=rate, n_fft=n_fft, hop_length=hop_length or win // 4, win_length=win, window=window, center=center, ref_power=ref_power)
-    parts = reassigned_spectrogram(y.double(), **settings, fill_nan=fill_nan, clip=clip)
-    with atomic(npz) as temporary:
-        arrays = dict(zip(("freqs", "times", "mags"), (v.numpy() for v in parts), strict=True))
-        np.savez(temporary, **arrays, settings=json.dumps({**settings, "length": len(y)}))
-    return npz
+    win, npz = n_fft if win_length is None else win_length, as_path(npz).with_suffix(".npz")
+    hop = max(1, win // 4) if hop_length is None else hop_length
+    (framing := Framing(rate, n_fft, hop, win, window, center)).check()
+    check_most(3 * (n_fft // 2 + 1) * (len(y) // hop), "features", f"{wav}: the reassigned spectrogram of {len(y)} samples")
+    settings = dict(sr=rate, n_fft=n_fft, hop_length=hop, win_length=win, window=window, center=center, ref_power=ref_power)
+    parts = [v.numpy() for v in reassigned_spectrogram(y.double(), **settings, fill_nan=fill_nan, clip=clip)]
+    check_shapes(*parts, framing), frame_tables(framing)  # nothing is written that `invert` would refuse
+    return write_features(npz, parts, {**settings, "length": len(y)})
 
 # %% ../nbs/29_exact_inverse.ipynb #1caae3b5
 def invert_file(
@@ -470,16 +477,7 @@ def invert_file(
     wav: str | Path,  # sound to write
 ) -> Inversion:
     "The sound of a features file. Raises `SpecgenError` when the file is not one."
-    npz = as_path(npz)
-    require_readable(npz)
-    try:
-        with np.load(npz, allow_pickle=False) as data:
-            parts, settings = [data[name] for name in ("freqs", "times", "mags")], json.loads(str(data["settings"]))
-        numbers = ("sr", "n_fft", "hop_length", "win_length", "ref_power", "length")
-        if set(settings) != {*numbers, "window", "center"} or not all(isinstance(settings[name], int | float) for name in numbers):
-            raise KeyError("settings")
-    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
-        raise SpecgenError(f"{npz}: holds no reassigned spectrogram; give a file that `specgen reassign` wrote") from None
-    sound, result = invert(*parts, **settings)
+    parts, settings = read_features(as_path(npz))
+    sound, result = invert(*parts, **{**settings, "length": int(settings["length"])})
     write_audio(wav, torch.from_numpy(sound).float(), int(settings["sr"]))
     return result

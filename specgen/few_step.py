@@ -16,9 +16,10 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
+from .augmentation import item_noise
 from .core import SpecgenError, choose, default_device, seeded
 from .flow_matching import VelocityNetwork, integrate, timestep_embedding
-from .models import Model, Preset, check_labels, randn, zero_init
+from .models import Model, Preset, check_labels, zero_init
 from .run_folder import RunFolder, fingerprint
 from .training import TrainConfig, train
 
@@ -66,7 +67,7 @@ def flow_paths(
 ) -> torch.Tensor:  # (N, 5, 6, 64) standardised latents at the times 0, 1/4, 1/2, 3/4, 1; on the CPU unless the labels are a tensor elsewhere
     "The paths of a flow's latents from noise to the end. Raises `SpecgenError` for unknown labels."
     labels = check_labels(labels, teacher.n_classes)
-    noise = randn((len(labels), *teacher.shape), torch.Generator().manual_seed(seed), labels.device)
+    noise = item_noise((len(labels), *teacher.shape), None, seed, labels.device)
 
     def follow(x, y):
         path = [x for _, x in integrate(teacher.velocity(y, guidance), x, LEGS * substeps, "midpoint")]
@@ -144,7 +145,7 @@ def sample(
     steps: int = 1,  # 1, 2 or 4
     generator: torch.Generator | None = None,  # of the noise
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
-    batch_size: int = 250,
+    batch_size: int = 64,
 ) -> torch.Tensor:  # (N, 6, 64) standardised latents
     "Draw latents; the guidance is that of the training."
     return self.for_steps(steps).sample(labels, steps=steps, guidance=1, generator=generator, seed=seed, batch_size=batch_size)

@@ -16,8 +16,10 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
+from .augmentation import item_noise
 from .core import SpecgenError, choose, seeded
-from .models import Model, Preset, autocast_dtype, check_labels, randn, sampling_generator, zero_init
+from .models import Model, Preset, autocast_dtype, check_labels, zero_init
+from .spectrogram_dataset import as_values
 from .training import TrainConfig, train
 
 # %% ../nbs/18_flow_matching.ipynb #4a5cc9ad
@@ -275,12 +277,12 @@ def sample(
     method: str = "euler",  # 'euler', 'midpoint', 'heun' or 'adams'
     generator: torch.Generator | None = None,  # of the noise
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
-    batch_size: int = 250,
+    batch_size: int = 64,
 ) -> torch.Tensor:  # (N, 6, 64) standardised latents, on the CPU unless the labels are a tensor elsewhere
     "Draw latents. Raises `SpecgenError` for labels, steps and methods that don't exist."
     labels = check_labels(labels, self.n_classes)
-    noise = randn((len(labels), *self.shape), sampling_generator(generator, seed), labels.device)
-    return self.in_batches(lambda x, y: list(integrate(self.velocity(y, guidance), x, steps, method))[-1][1], noise, labels, size=batch_size)
+    noise = item_noise((len(labels), *self.shape), generator, seed, labels.device)
+    return self.in_batches(lambda x, y: list(integrate(self.velocity(y, guidance), x, steps, method))[-1][1], noise, labels, size=batch_size, alike=True)
 
 # %% ../nbs/18_flow_matching.ipynb #306dc10e
 @patch(cls_method=True)
@@ -298,7 +300,10 @@ def fit(
     progress: bool = True,
 ) -> VelocityNetwork:  # with the averaged weights, in eval mode
     "Train a network. The same seed gives the same model. Raises `SpecgenError` for latents of another shape, unknown labels and presets."
-    size, labels = cls.preset(preset), check_labels(labels, n_classes)
+    size, labels, latents = cls.preset(preset), check_labels(labels, n_classes), as_values(latents, "latents")
+    if latents.ndim != 3 or len(latents) != len(labels):
+        raise SpecgenError(f"latents {tuple(latents.shape)} with {len(labels)} labels: need (N, rows, columns) and (N,)")
+    labels = labels.to(latents.device)
     with seeded(seed):
         model = cls(n_classes, **{**size.model, "shape": tuple(latents.shape[1:])})
     config = TrainConfig(seed=seed, precision=precision, **size.training)

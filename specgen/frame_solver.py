@@ -174,8 +174,8 @@ def frame_tables(framing: Framing) -> tuple[FrameTables, np.ndarray]:  # and the
     "The tables of `FrameTables`. Raises `SpecgenError` for a window of zeros."
     windows, n_fft = framing.windows(), framing.n_fft
     used = np.flatnonzero(np.abs(windows).max(0))
-    if len(used) < 2 or not windows[0].any():
-        raise SpecgenError("window: holds zeros only; give the name of a scipy window")
+    if len(used) < 2 or not windows.any(1).all():
+        raise SpecgenError("window: it, its derivative or its time-weighted form holds zeros only; give a longer one, by the name of a scipy window")
     gain = np.linalg.norm(windows[0]) / np.linalg.norm(windows, axis=1)
     first, last, bins = used[0], used[-1], np.arange(n_fft // 2 + 1)
     scaled = np.ascontiguousarray((windows * gain[:, None])[:, first : last + 1])

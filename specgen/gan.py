@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .audio import write_audio
-from .augmentation import augment, spec_augment
+from .augmentation import augment, item_noise, spec_augment
 from .core import SpecgenError, atomic, choose, seeded
 from .datasets import AudioDataset
-from .models import MELS_8K, Model, Preset, check_labels, randn, sampling_generator
+from .models import MELS_8K, Model, Preset, check_labels, randn
 from .spectrogram import HiFiGANMel, LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings
 from .training import TrainConfig, train_adversarial
@@ -220,8 +220,8 @@ def sample(
 ) -> torch.Tensor:  # (N, mels, frames)
     "Draw spectrograms. Raises `SpecgenError` for labels that don't exist."
     labels = check_labels(labels, self.n_classes)
-    noise = (self.truncation if truncation is None else truncation) * randn((len(labels), self.noise), sampling_generator(generator, seed), labels.device)
-    drawn = self.in_batches(self, noise, labels, size=batch_size)
+    noise = (self.truncation if truncation is None else truncation) * item_noise((len(labels), self.noise), generator, seed, labels.device)
+    drawn = self.in_batches(self, noise, labels, size=batch_size, alike=True)
     return F.interpolate(drawn[:, None], self.shape, mode="bilinear")[:, 0] if self.level else drawn
 
 # %% ../nbs/20_gan.ipynb #a643d726

@@ -15,20 +15,23 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
-from torch.nn import functional as F
 
-from .audio import write_audio
+from .audio import COUNTS, check_most, check_settings, limit, whole_numbers, write_audio
+from .augmentation import check_seed
 from .core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
-from .core import plainly, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
+from .core import plainly, read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
+from .spectrogram_dataset import as_labels, as_values
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)
@@ -50,30 +53,21 @@ def randn(shape, generator: torch.Generator | None, device, dtype=torch.float32)
     where = generator.device if generator is not None else "cpu"
     return torch.randn(shape, generator=generator, device=where, dtype=dtype).to(device)
 
-
-def sampling_generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator | None:
-    "The generator given, one of the seed, or None: torch's own, which draws anew each time. Raises `SpecgenError` for both."
-    if generator is not None and seed is not None:
-        raise SpecgenError("generator and seed: give one of them")
-    return torch.Generator().manual_seed(seed) if seed is not None else generator
-
 # %% ../nbs/11_models.ipynb #91c53e12
 def check_labels(
     labels,  # (N,) class numbers, or how many: then the classes in turn
     n_classes: int,
 ) -> torch.Tensor:  # (N,) int64
     "Class numbers to sample for. Raises `SpecgenError` for something else, for none, and for a class that isn't there."
-    if isinstance(labels, int) and not isinstance(labels, bool):
-        labels = torch.arange(max(labels, 0)) % n_classes
-    try:
-        labels = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):
-        raise SpecgenError(f"labels of type {type(labels).__name__}: give a list of class numbers, or how many") from None
-    if labels.ndim != 1 or not len(labels) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise SpecgenError(f"labels of shape {tuple(labels.shape)} and type {labels.dtype}: give a list of at least one class number")
+    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
+        check_most(labels, "samples", f"{labels} labels")
+        labels = torch.arange(max(int(labels), 0)) % n_classes
+    labels = as_labels(labels)
+    if not len(labels):
+        raise SpecgenError("labels: none; give at least one class number, or how many")
     if not 0 <= labels.min() <= labels.max() < n_classes:
         raise SpecgenError(f"labels from {labels.min()} to {labels.max()}: this model knows the classes 0 to {n_classes - 1}")
-    return labels.long()
+    return labels
 
 
 def zero_init(layer: nn.Module) -> nn.Module:
@@ -126,6 +120,7 @@ def in_batches(
     function: Callable,  # of as many tensors as are given
     *tensors: torch.Tensor,  # each (N, ...); floats are given in the weights' precision
     size: int = 250,  # examples at a time
+    alike: bool = False,  # fill up the last ones: an example's last bits, which depend on how many there are, are the same in any company
 ) -> torch.Tensor:  # (N, ...), where the first tensor was
     "Apply a function of this model in eval mode on its own device; the caller's mode, gradients and random state stay as they were."
     modes = {module: module.training for module in self.modules()}
@@ -134,8 +129,10 @@ def in_batches(
     try:
         results = []
         for parts in zip(*(t.split(size) for t in tensors), strict=True):
+            n, more = len(parts[0]), (size - len(parts[0])) * (alike and len(parts[0]) > 0)
+            parts = (torch.cat([part, part[-1:].expand(more, *part.shape[1:])]) if more else part for part in parts)
             there = (part.to(self.device, dtype if part.is_floating_point() else None) for part in parts)
-            results.append(function(*there).to(tensors[0].device))
+            results.append(function(*there)[:n].to(tensors[0].device))
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -222,17 +219,48 @@ def loading(source: str | Path, kind: str):
             raise
         raise SpecgenError(f"{source}: holds another model than a {kind}, or a damaged one; name another, or train it again") from error
 
-# %% ../nbs/11_models.ipynb #d1000021
+# %% ../nbs/11_models.ipynb #b15b0310
+def check_config(kind: type[Model], settings, where: str):
+    "Raises `SpecgenError` for settings that a class of model doesn't take."
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    named = {p.name: object if p.annotation is p.empty else p.annotation for p in parameters if p.kind is not p.VAR_KEYWORD}
+    own = settings
+    if len(named) < len(parameters) and isinstance(settings, dict):  # the rest belongs to a part, which checks it
+        own = {name: value for name, value in settings.items() if name in named}
+    check_settings(where, own, named, [p.name for p in parameters if p.name in named and p.default is p.empty])
+    for name, number in whole_numbers("", settings):
+        negative = number < 0 and name in named and "float" not in str(named[name])
+        if negative or name in COUNTS and not 0 <= number <= limit("depth"):
+            raise SpecgenError(f"{where}: {name} {number} has to be a whole number from 0 to {limit('depth' if name in COUNTS else 'size'):g}")
+    if (n := settings.get("n_classes")) and settings.get("classes") and n != len(settings["classes"]):
+        raise SpecgenError(f"{where}: n_classes {n} with {len(settings['classes'])} names in classes: need one each")
+
+# %% ../nbs/11_models.ipynb #b15b0301
+def check_weights(kind: type[Model], settings: dict, weights: Path, where: str):
+    "Before anything is allocated: raises `SpecgenError` for settings that make no model, and for weights that are not of that model."
+    try:
+        with torch.device("meta"):
+            wanted = {name: tuple(t.shape) for name, t in kind(**settings).state_dict().items()}
+    except SpecgenError as error:
+        raise SpecgenError(f"{where}: {error}") from None
+    except Exception as error:  # whatever a stranger's settings lead to
+        raise SpecgenError(f"{where}: no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})") from error
+    with safe_open(weights, "pt") as file:
+        held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    if other := sorted(name for name in wanted.keys() & held.keys() if wanted[name] != held[name]):
+        sizes = f"{other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}"
+        raise SpecgenError(f"{weights.name}: {sizes}; fetch both files again")
+
+# %% ../nbs/11_models.ipynb #b15b0311
 @patch(cls_method=True)
 def _from_pretrained(cls: Model, *, model_id: str, **settings):
     "Called by the Hub's mixin with the settings of config.json: the model with its weights. Nothing is unpickled."
     hub = {k: settings.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only", "force_download")}
-    classes = settings.get("classes") or []
-    if not (isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)):
-        raise SpecgenError("its config.json has classes that are no list of names; fetch or train it again")
     local = Path(model_id, "model.safetensors")
-    weights = local if local.is_file() else hf_hub_download(model_id, "model.safetensors", **hub)
+    check_config(cls, read_json(local.with_name("config.json")) if local.is_file() else settings, "config.json")
+    weights = local if local.is_file() else Path(hf_hub_download(model_id, "model.safetensors", **hub))
     require_readable(weights)
+    check_weights(cls, settings, weights, "config.json")
     with seeded(0):  # first weights, all of which are replaced
         model = cls(**settings)
     load_model(model, weights, strict=True)
@@ -342,8 +370,7 @@ def check_fit(kind: type[Model], recordings: AudioDataset, preset, by: str, test
     "The preset's full name, when a model can be trained so. Raises `SpecgenError` when it can't."
     if len(recordings.classes) < kind.least_classes:
         raise SpecgenError(f"{recordings.root}: has {len(recordings.classes)} classes: {kind.__name__} needs at least {kind.least_classes}")
-    if isinstance(how["seed"], bool) or not isinstance(how["seed"], int) or how["seed"] < 0:
-        raise SpecgenError(f"seed {how['seed']}: give a whole number from 0 on")
+    check_seed(how["seed"])
     autocast_dtype(how["precision"], how["device"])
     recordings.split(by, test=test)
     if start := kind.preset(preset, recordings.domain).model.get("start"):
@@ -377,9 +404,8 @@ class WaveformDataset(torch.utils.data.Dataset):
     voices: dict | None = None  # corpus and speakers of the training recordings; None = not known
 
     def __post_init__(self):
-        self.waveforms = list(self.waveforms)
-        if self.is_test is None:
-            self.is_test = torch.zeros(len(self.waveforms), dtype=torch.bool)
+        self.waveforms = [as_values(waveform, "waveforms") for waveform in self.waveforms]
+        self.is_test = torch.zeros(len(self), dtype=torch.bool) if self.is_test is None else torch.as_tensor(self.is_test)
 
     def __len__(self) -> int:
         return len(self.waveforms)
@@ -393,33 +419,6 @@ class WaveformDataset(torch.utils.data.Dataset):
 
     train = property(lambda self: self.part(False), doc="The recordings to learn from.")
     test = property(lambda self: self.part(True), doc="The held-out recordings.")
-
-# %% ../nbs/11_models.ipynb #f06c59d0
-def make_segments(
-    waveforms: list[torch.Tensor],  # each (samples,)
-    size: int,  # samples of a segment
-    peak: float = 0.7,  # highest absolute value of every waveform
-) -> torch.Tensor:  # (N, size)
-    "All waveforms at one peak level, end to end with short silences, cut into segments that overlap by half. Raises `SpecgenError` for none."
-    clips = [F.pad(w * (peak / w.abs().max().clamp(min=0.05)), (size // 8, size // 8)) for w in waveforms if w.numel()]
-    if not clips:
-        raise SpecgenError("a vocoder from no waveforms: give at least one training clip")
-    line = torch.cat(clips)
-    return F.pad(line, (0, max(0, size - len(line)))).unfold(0, size, size // 2).contiguous()
-
-
-def random_segment(
-    x: torch.Tensor,  # (N, samples)
-    size: int,  # samples to keep
-    generator: torch.Generator | None = None,
-    level_db: tuple[float, float] = (-14, 2),  # lowest and highest change of level
-) -> torch.Tensor:  # (N, size)
-    "A random stretch of every example, at a random level."
-    where = generator.device if generator is not None else "cpu"
-    start, level = torch.rand(2, len(x), 1, generator=generator, device=where).to(x.device)
-    start = (start * (x.shape[-1] - size + 1)).long()
-    gain = 10 ** ((level_db[0] + (level_db[1] - level_db[0]) * level) / 20)
-    return gain * x.gather(1, start + torch.arange(size, device=x.device))
 
 # %% ../nbs/11_models.ipynb #15a980d2
 MELS_8K = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=64, power=1.0)  # of the vocoder that ships, for spoken words

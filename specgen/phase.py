@@ -43,9 +43,13 @@ def check_magnitudes(mag: torch.Tensor, n_fft: int) -> torch.Tensor:
 
 
 def random_phase(mag: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    "Uniform phases, radians, shaped as the magnitudes; drawn where the generator lives; without one, of seed 0, the same for every clip of a batch."
-    shape, generator = (mag.shape[-2:], torch.Generator().manual_seed(0)) if generator is None else (mag.shape, generator)
-    return torch.rand(shape, generator=generator, dtype=mag.dtype, device=generator.device).to(mag.device).expand(mag.shape) * (2 * torch.pi)
+    """Uniform phases, radians, of the same shape as the magnitudes (..., freq, time), the same for every clip: in company each sounds as it does alone.
+
+    Drawn where the generator lives; without a generator, of seed 0.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    phase = torch.rand(mag.shape[-2:], generator=generator, dtype=mag.dtype, device=generator.device).to(mag.device) * (2 * torch.pi)
+    return phase.expand(mag.shape).contiguous()
 
 # %% ../nbs/03_phase.ipynb #283164ac
 def padded_window(window: str, win_length: int, n_fft: int) -> torch.Tensor:
@@ -75,7 +79,10 @@ def griffin_lim_loop(target, phase, w, weight, hop_length: int, length: int, n_i
     previous = torch.zeros_like(spectrum)
     for _ in range(n_iter):
         rebuilt = torch.fft.rfft(to_sound(spectrum).unfold(-1, len(w), hop_length)[:, : target.shape[1]] * w)
-        spectrum = torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum)).sgn_().mul_(target)
+        spectrum = torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
+        for clip in spectrum:  # one by one: the last bits of a tensor's last values depend on how many there are
+            clip.sgn_()
+        spectrum.mul_(target)
         previous = rebuilt
     return to_sound(spectrum)[:, len(w) // 2 : len(w) // 2 + length]
 
@@ -97,12 +104,13 @@ def griffin_lim(
     "A sound with (nearly) these centred-STFT magnitudes, for a whole batch at once. Raises `SpecgenError` for a wrong shape or impossible sizes."
     win_length, mag = check_sizes(n_fft, hop_length, win_length), check_magnitudes(mag, n_fft)
     length = length or (mag.shape[-1] - 1) * hop_length
+    scale = torch.where(((peak := mag.amax((-2, -1), keepdim=True)) > 0) & (peak < 1e-30), peak, 1.0)  # the squares of smaller numbers are zero
     w = constant(padded_window, window, win_length, n_fft, like=mag)
     phase = random_phase(mag, generator) if phase is None else phase.to(mag)
-    target, phase = (at_least_one(as_batch(x, 2)).mT.contiguous() for x in (mag, phase))
+    target, phase = (at_least_one(as_batch(x, 2)).mT.contiguous() for x in (mag / scale, phase))
     weight = inverse_weight(w, mag.shape[-1], hop_length, length)
     sound = griffin_lim_loop(target, phase, w, weight, hop_length, length, n_iter, momentum)
-    return F.pad(sound, (0, length - sound.shape[-1]))[: mag.shape[:-2].numel()].reshape(*mag.shape[:-2], length)
+    return F.pad(sound, (0, length - sound.shape[-1]))[: mag.shape[:-2].numel()].reshape(*mag.shape[:-2], length) * scale[..., 0]
 
 # %% ../nbs/03_phase.ipynb #f507a267
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 # %% ../nbs/31_pipeline.ipynb #a640220b
 from .audio import read_audio
-from .augmentation import augment_dataset
+from .augmentation import augment_dataset, check_seed
 from .autoencoder import Autoencoder
 from .core import SpecgenError, as_path, choose, default_device, main_process, on_main, read_json, write_json, write_tensors
 from .datasets import AudioDataset, load_recordings
@@ -343,8 +343,8 @@ def run_pipeline(
     `accelerate launch` every process takes its share of the trainings. Raises `SpecgenError` for recordings that cannot be used and
     for a folder that holds another run.
     """
-    choose("preset", preset, PIPELINE_PRESETS)
-    plan = Plan(preset, seed, progress and main_process(), default_device(device), precision)
+    check_seed(seed)
+    plan = Plan(choose("preset", preset, {name: name for name in PIPELINE_PRESETS}), seed, progress and main_process(), default_device(device), precision)
     recordings = thinned_recordings(dataset, root, strict, plan)
     settings, code = dict(dataset=str(dataset), preset=preset, seed=seed), code_digest(filter_recordings, DigitGenerator, Evaluator, scored_rows)
     with RunFolder(out, settings, recordings=recordings.digest(), code=code, stages=len(STAGES), show=progress) as run:

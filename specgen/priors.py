@@ -12,7 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .models import randn
+from .augmentation import item_generators, item_noise
 
 # %% ../nbs/21_priors.ipynb #4c552d5d
 class StandardNormal(nn.Module):
@@ -32,9 +32,9 @@ class StandardNormal(nn.Module):
         "KL of the posterior to the prior in closed form (Kingma & Welling 2014, appendix B): (N,), nats."
         return kl_per_latent(mean, log_var).sum(1)
 
-    def draw(self, labels, temperature, generator, component=None):
+    def draw(self, labels, temperature, generator=None, component=None, seed=None):
         "One z for each label: (N, latents)."
-        return temperature * randn((len(labels), self.latents), generator, labels.device)
+        return temperature * item_noise((len(labels), self.latents), generator, seed, labels.device)
 
 # %% ../nbs/21_priors.ipynb #905ca399
 def kl_per_latent(mean, log_var):
@@ -90,15 +90,15 @@ def kl(self: Mixture, mean, log_var, z, labels=None):
 
 
 @patch
-def draw(self: Mixture, labels, temperature, generator, component=None):
+def draw(self: Mixture, labels, temperature, generator=None, component=None, seed=None):
     "One z for each label (N,): (N, latents), where the labels are."
-    where = generator.device if generator is not None else "cpu"
-    group = (labels % self.groups).to(where)
-    if component is None:
-        component = torch.multinomial(self.logits.detach().to(where).softmax(1)[group], 1, generator=generator)[:, 0]
-    mean, scale, factor = (p.detach().to(where)[group, component] for p in (self.means, self.log_scales.exp(), self.factors))
-    noise, along = torch.randn(mean.shape, generator=generator, device=where), torch.randn(len(mean), factor.shape[-1], generator=generator, device=where)
-    return (mean + temperature * (scale * noise + (factor @ along[..., None])[..., 0])).to(labels.device)
+    parts, drawn = [p.detach().cpu() for p in (self.logits.softmax(-1), self.means, self.log_scales.exp(), self.factors)], []
+    for group, g in zip((labels % self.groups).tolist(), item_generators(len(labels), generator, seed), strict=True):
+        weights, means, scales, factors = (p[group] for p in parts)
+        k = int(torch.multinomial(weights, 1, generator=g)) if component is None else component
+        noise, along = (torch.randn(size, generator=g) for size in (self.latents, factors.shape[-1]))
+        drawn.append(means[k] + temperature * (scales[k] * noise + (factors[k] * along).sum(-1)))
+    return torch.stack(drawn).to(labels.device)
 
 # %% ../nbs/21_priors.ipynb #02311236
 @patch

@@ -6,9 +6,13 @@
 __all__ = ['reassigned_spectrogram']
 
 # %% ../nbs/26_reassignment.ipynb #0fc9d053
+import json
 import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
 import scipy.signal
@@ -16,7 +20,8 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .core import SpecgenError
+from .audio import check_most, check_rate, check_settings, limit
+from .core import SpecgenError, require_readable
 
 # %% ../nbs/26_reassignment.ipynb #71777d9b
 @dataclass(frozen=True)
@@ -51,6 +56,16 @@ def windows(self: Framing) -> np.ndarray:  # (3, n_fft): the window, its derivat
     left = (self.n_fft - self.win_length) // 2
     w = np.pad(w, (left, self.n_fft - self.win_length - left))
     return np.stack([w, (np.roll(w, -1) - np.roll(w, 1)) / 2, w * (np.arange(self.n_fft) - (self.n_fft - 1) / 2)])
+
+# %% ../nbs/26_reassignment.ipynb #b15b0401
+@patch
+def check(self: Framing):
+    "Raises `SpecgenError` unless the sizes are whole numbers that make frames."
+    sizes = self.n_fft, self.hop_length, self.win_length
+    whole = all(isinstance(v, Integral) and not isinstance(v, bool) and 1 <= v <= limit("size") for v in sizes)
+    if not whole or self.win_length > self.n_fft or not (isinstance(self.sample_rate, Real) and 0 < self.sample_rate < math.inf):
+        numbers = f"n_fft {self.n_fft}, win_length {self.win_length}, hop_length {self.hop_length}, sr {self.sample_rate}"
+        raise SpecgenError(f"{numbers}: give whole numbers of at least 1 and at most {limit('size'):g}, win_length <= n_fft, and a rate above 0")
 
 # %% ../nbs/26_reassignment.ipynb #1264d35b
 PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
@@ -150,9 +165,57 @@ def reassigned_spectrogram(
 
     Flandrin, Auger, Chassande-Mottin, "Time-frequency reassignment: from principles to algorithms", 2002, eqs. 5.20 and 5.23.
     Raises `SpecgenError` for settings that make no sense and for a sound shorter than one frame."""
-    framing = Framing(sr, n_fft, hop_length or (win_length or n_fft) // 4, win_length or n_fft, window, center)
+    win_length = n_fft if win_length is None else win_length
+    framing = Framing(sr, n_fft, max(1, win_length // 4) if hop_length is None else hop_length, win_length, window, center)
+    framing.check()
     options = dict(frequencies=reassign_frequencies, times=reassign_times, ref_power=ref_power, fill_nan=fill_nan)
     return reassign_batches(y, framing, pad_mode, clip, options)
+
+# %% ../nbs/26_reassignment.ipynb #b15b0403
+SETTINGS = dict(sr=float, n_fft=int, hop_length=int, win_length=int, window=str, center=bool, ref_power=float, length=float)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, kinds: str) -> np.ndarray:
+    "One array of an .npz file, if it is of these kinds and not too large."
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        if dtype.kind not in kinds or dtype.itemsize > 1 << 16 or min(shape, default=0) < 0:
+            raise ValueError(f"{name} of {dtype}")
+        check_most(3 * math.prod(shape), "features", name)
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+# %% ../nbs/26_reassignment.ipynb #b15b0410
+def read_features(npz: Path) -> tuple[list[np.ndarray], dict]:
+    "Frequencies, times, magnitudes and settings of a features file. Raises `SpecgenError` when it is none, or damaged."
+    require_readable(npz)
+    try:
+        with zipfile.ZipFile(npz) as archive:
+            settings = json.loads(str(read_member(archive, "settings", "U")))
+            parts = [read_member(archive, name, "f") for name in ("freqs", "times", "mags")]
+    except SpecgenError as error:
+        raise SpecgenError(f"{npz}: {error}") from None
+    except Exception as error:  # whatever a damaged archive leads to: encrypted, unknown compression, cut off
+        reason = f"holds no reassigned spectrogram ({type(error).__name__})"
+        raise SpecgenError(f"{npz}: {reason}; give a file that `specgen reassign` wrote") from None
+    check_features(npz, settings, *parts)
+    return parts, settings
+
+# %% ../nbs/26_reassignment.ipynb #b15b0404
+def check_features(npz: Path, settings: dict, freqs: np.ndarray, times: np.ndarray, mags: np.ndarray):
+    "Raises `SpecgenError` unless settings and shapes of a file belong together."
+    check_settings(f"{npz}: settings", settings, SETTINGS, SETTINGS)
+    check_rate(settings["sr"], f"{npz}: sr")
+    Framing(*(settings[name] for name in ("sr", "n_fft", "hop_length", "win_length", "window", "center"))).check()
+    if mags.ndim != 2 or not freqs.shape == times.shape == mags.shape or any(part.dtype.itemsize not in (4, 8) for part in (freqs, times, mags)):
+        raise SpecgenError(f"{npz}: arrays of {freqs.shape}, {times.shape}, {mags.shape}; need three of (bins, frames), float32 or float64")
+    covered, length = (mags.shape[1] - 1) * settings["hop_length"] + settings["n_fft"] * (not settings["center"]), settings["length"]
+    if length != int(length) or not 1 <= length or abs(length - covered) > settings["hop_length"] + settings["n_fft"]:
+        raise SpecgenError(f"{npz}: length {length} with {mags.shape[1]} frames, which cover {covered} samples; write the file again")
+    if settings["ref_power"] < 0:
+        raise SpecgenError(f"{npz}: ref_power {settings['ref_power']} has to be at least 0")
 
 # %% ../nbs/26_reassignment.ipynb #65c52916
 def synthetic_voice(

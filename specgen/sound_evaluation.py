@@ -30,7 +30,7 @@ from .evaluation import Reference, choose_clips, class_diversity, effective_numb
 from .evaluation import nearest_neighbour_distance, score_text
 from .models import Model, Preset
 from .spectrogram import Representation
-from .spectrogram_dataset import limit_dynamics, pad_or_crop, standardize
+from .spectrogram_dataset import as_labels, limit_dynamics, pad_or_crop, standardize
 from .training import train
 
 # %% ../nbs/15_sound_evaluation.ipynb #bb548305
@@ -87,7 +87,7 @@ def hear(
     "Sounds written to 16-bit wavs and read again. Raises `SpecgenError` for another number of labels, and for numbers that are not finite."
     if len(sounds) != len(labels):
         raise SpecgenError(f"{len(sounds)} sounds with {len(labels)} labels: give one for each")
-    return heard(sounds, sample_rate, self, labels=torch.as_tensor(labels).cpu())
+    return heard(sounds, sample_rate, self, labels=as_labels(labels, len(self.classes)).cpu())
 
 # %% ../nbs/15_sound_evaluation.ipynb #8a62846e
 def heard(sounds, sample_rate: int, like: SoundDataset, labels: torch.Tensor) -> SoundDataset:

@@ -14,8 +14,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
+from .augmentation import make_segments, random_segment
 from .core import seeded
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, vocoder_scores
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, vocoder_scores
 from .phase import compiled, phase_gradient
 from .spectrogram import LEAST, HiFiGANMel, LogMel, log_mels, magnitude_distance
 from .stft import make_window, overlap_add

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral, Real
 from typing import ClassVar
 
 import scipy.signal
@@ -19,10 +18,10 @@ import torch
 from fastcore.basics import patch
 from torch.nn import functional as F
 
-from .audio import as_float, import_torchaudio
+from .audio import as_float, check_settings, import_torchaudio, limit, make_plain, plain_number, types_of
 from .core import SpecgenError
 from .phase import by_frames, phase_retrieval
-from .stft import as_batch, at_least_one, constant, no_autocast, stft, window_values
+from .stft import as_batch, at_least_one, bin_frequencies, constant, kaldi_window, no_autocast, setting_problems, size_problems, stft
 
 # %% ../nbs/04_spectrogram.ipynb #5dc804b4
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Representation:
             Representation.KINDS[cls.__name__] = cls
 
     def __post_init__(self):
+        make_plain(self)
         for problem in self.problems():
             raise SpecgenError(f"{type(self).__name__}: {problem}")
 
@@ -52,17 +52,9 @@ class Representation:
 @patch
 def problems(self: Representation) -> Iterator[str]:
     "What is wrong with the settings."
-    for name in ("sample_rate", "n_fft", "hop_length", "frame_length", "n_mels", "pool"):
-        if not isinstance(value := getattr(self, name, 1), Integral) or value < 1:
-            yield f"{name.replace('frame', 'win')} {value!r} has to be a whole number, at least 1"
-    if self.frame_length > self.n_fft:
-        yield f"win_length {self.win_length} is longer than n_fft {self.n_fft}; choose a bigger n_fft, or a shorter window"
-    window_values(self.window, 1, True)
-    for name, least in (("floor", 0), ("mean", -math.inf), ("std", 0), ("power", 0)):
-        if not isinstance(value := getattr(self, name, 1.0), Real) or not least < value < math.inf:
-            yield f"{name} {value!r} has to be a finite number{' above 0' if least == 0 else ''}"
-    if self.pad_mode not in ("constant", "reflect"):
-        yield f"pad_mode {self.pad_mode!r} is unknown; choose constant or reflect"
+    yield from size_problems(self)
+    check_settings(type(self).__name__, vars(self), types_of(type(self)))
+    yield from setting_problems(self)
 
 @patch(as_prop=True)
 def frame_length(self: Representation) -> int:
@@ -151,12 +143,11 @@ def to_dict(self: Representation) -> dict:
 
 @patch(cls_method=True)
 def from_dict(cls: Representation, config: dict) -> Representation:
-    "The inverse of `to_dict`. Raises `SpecgenError` for a kind or setting it doesn't know."
+    "The inverse of `to_dict`. Raises `SpecgenError` for a kind or setting it doesn't know, and for values that cannot be."
     settings = dict(config) if isinstance(config, dict) else {}
-    try:
-        return Representation.KINDS[settings.pop("kind", None)](**settings)
-    except (KeyError, TypeError):
-        raise SpecgenError(f"representation {config}: unknown kind or setting; the kinds are {', '.join(Representation.KINDS)}") from None
+    if not isinstance(name := settings.pop("kind", None), str) or name not in Representation.KINDS:
+        raise SpecgenError(f"representation {str(config)[:200]}: unknown kind; the kinds are {', '.join(Representation.KINDS)}")
+    return Representation.KINDS[name](**check_settings(f"representation {name}", settings, types_of(Representation.KINDS[name])))
 
 # %% ../nbs/04_spectrogram.ipynb #b8fca3e8
 @dataclass(frozen=True)
@@ -173,7 +164,7 @@ class LogSTFT(Representation):
     @property
     def frequencies(self) -> torch.Tensor:
         "Centre of every row, hertz."
-        return torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1)[: self.n_bins]
+        return bin_frequencies(self.sample_rate, self.n_fft)[: self.n_bins]
 
     def to_log(self, mag: torch.Tensor) -> torch.Tensor:
         "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
@@ -194,11 +185,11 @@ def mel_filterbank(
     mel_scale: str,  # 'slaney' or 'htk'
     norm: str | None,  # 'slaney' = bands of equal area, None = of equal height
 ) -> torch.Tensor:  # (n_mels, n_fft // 2 + 1)
-    "Triangular mel filters, torchaudio's."
+    "Triangular mel filters, torchaudio's; of an odd FFT size or rate too, where torchaudio's own bins lie elsewhere, librosa's."
     melscale_fbanks = import_torchaudio().functional.melscale_fbanks
     with warnings.catch_warnings(action="ignore"), torch.device("cpu"):  # empty bands are what `LogMel` warns of
-        fb = melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
-    return fb.T.contiguous()
+        bins, top = (n_fft + 1, 2 * sample_rate) if n_fft % 2 or sample_rate % 2 else (n_fft // 2 + 1, sample_rate)  # twice the bins: half are ours
+        return melscale_fbanks(bins, f_min, f_max, n_mels, top, norm, mel_scale)[: n_fft // 2 + 1].T.contiguous()
 
 # %% ../nbs/04_spectrogram.ipynb #4d5dca86
 def mel_to_stft(
@@ -226,9 +217,11 @@ class MelBands(Representation, abstract=True):
 
     def problems(self):
         yield from super().problems()
-        highest = getattr(self, "f_max", None) or self.sample_rate / 2
-        if not 0 <= self.f_min < highest:
-            yield f"f_min {self.f_min} has to lie between 0 and {highest} Hz"
+        highest = self.sample_rate / 2 if getattr(self, "f_max", None) is None else self.f_max
+        if not 0 <= self.f_min < highest <= self.sample_rate:
+            yield f"f_min {self.f_min} and f_max {highest} have to be two frequencies from 0 Hz on, the second one higher, and at most {self.sample_rate} Hz"
+        if (numbers := self.n_mels * (self.n_fft // 2 + 1)) > limit("numbers"):
+            yield f"n_mels {self.n_mels} of n_fft {self.n_fft} are filters of {numbers} numbers, more than {limit('numbers'):g}; choose smaller ones"
 
     @property
     def filters(self) -> torch.Tensor:
@@ -277,7 +270,7 @@ def problems(self: LogMel) -> Iterator[str]:
 
 @patch(as_prop=True)
 def filter_args(self: LogMel) -> tuple:
-    f_max = self.f_max or self.sample_rate / 2
+    f_max = self.sample_rate / 2 if self.f_max is None else self.f_max
     return mel_filterbank, self.sample_rate, self.n_fft, self.n_mels, float(self.f_min), float(f_max), self.mel_scale, self.norm
 
 @patch
@@ -290,7 +283,7 @@ def to_log(self: LogMel, mag: torch.Tensor) -> torch.Tensor:
 @patch(as_prop=True)
 def frequencies(self: LogMel) -> torch.Tensor:
     "Centre of mass of every band, hertz (0 for an empty one)."
-    filters, hertz = self.filters, torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1, device="cpu")
+    filters, hertz = self.filters, bin_frequencies(self.sample_rate, self.n_fft).cpu()
     return filters @ hertz / filters.sum(1).clamp(min=1e-12)
 
 # %% ../nbs/04_spectrogram.ipynb #55528b86
@@ -300,24 +293,26 @@ def kaldi_filterbank(n_mels: int, n_fft: int, sample_rate: int, f_min: float) ->
         banks, _ = import_torchaudio().compliance.kaldi.get_mel_banks(n_mels, n_fft, float(sample_rate), f_min, 0.0, 100.0, -500.0, 1.0)
     return F.pad(banks, (0, 1))
 
-def kaldi_window(name: str, win_length: int, dtype: torch.dtype) -> torch.Tensor:
-    "A symmetric window, rounded as torchaudio's are: weak bands show a difference in the last bit."
-    make = {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(name)
-    return make(win_length, periodic=False, dtype=dtype, device="cpu") if make else window_values(name, win_length, False)
-
 # %% ../nbs/04_spectrogram.ipynb #3a0f0a88
 @dataclass(frozen=True)
 class Fbank(MelBands):
     "Kaldi-style log-mel filterbank energies, as `torchaudio.compliance.kaldi.fbank` without dither."
 
-    hop_length: int = 160  # 10 ms at 16 kHz
-    win_length: int | None = 400  # 25 ms at 16 kHz
+    n_fft: int | None = None  # samples, even; None = the power of two that holds the window
+    hop_length: int | None = None  # samples; None = 10 ms
+    win_length: int | None = None  # samples; None = 25 ms
     floor: float = torch.finfo(torch.float32).eps
     n_mels: int = 128  # bands
     f_min: float = 20.0  # lowest frequency, hertz
     preemphasis: float = 0.97  # each sample less this much of the one before
     pool: int = 1  # neighbouring frames whose energies are averaged into one
     power: ClassVar[float] = 2.0
+
+    def __post_init__(self):
+        rate = number if isinstance(number := plain_number(self.sample_rate), int) else 0
+        make_plain(self, hop_length=rate // 100, win_length=rate * 25 // 1000)
+        make_plain(self, n_fft=1 << (int(self.win_length) - 1).bit_length() if isinstance(self.win_length, int) else None)
+        super().__post_init__()
 
     @property
     def filter_args(self) -> tuple:
@@ -330,6 +325,11 @@ class Fbank(MelBands):
         return ((torch.arange(n) * self.pool + (self.pool - 1) / 2) * self.hop_length + self.frame_length / 2) / self.sample_rate
 
 # %% ../nbs/04_spectrogram.ipynb #775db0a6
+@patch
+def problems(self: Fbank) -> Iterator[str]:
+    yield from MelBands.problems(self)
+    yield from [f"n_fft {self.n_fft} has to be even, and n_mels {self.n_mels} at least 4"] * (self.n_fft % 2 or self.n_mels < 4)
+
 @patch
 def frames(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) -> (batch, time, win_length), a view. Raises `SpecgenError` for a clip shorter than a frame."

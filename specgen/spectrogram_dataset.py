@@ -14,6 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
@@ -96,6 +97,38 @@ def encode_waveforms(
     spectrograms = torch.stack(spectrograms)
     return spectrograms if depth_db is None else (standardize if alone else limit_dynamics)(spectrograms, depth_db / representation.decibels)
 
+# %% ../nbs/09_spectrogram_dataset.ipynb #b15b0201
+def as_tensor(values, what: str, wanted: str) -> torch.Tensor:
+    "A tensor, an array or a list as a tensor. Raises `SpecgenError`, saying what is wanted, for anything that makes none."
+    try:
+        return values if torch.is_tensor(values) else torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecgenError(f"{what} of type {type(values).__name__}: {wanted}") from None
+
+
+def as_values(values, what: str) -> torch.Tensor:
+    "Numbers as people have them (tensors, arrays, lists; half or double precision) as a float32 tensor. Raises `SpecgenError` for others."
+    found = as_tensor(values, what, "give floating-point numbers in a tensor or an array")
+    if not found.is_floating_point():
+        raise SpecgenError(f"{what} of type {found.dtype}: give floating-point numbers")
+    return found.float()
+
+# %% ../nbs/09_spectrogram_dataset.ipynb #b15b0210
+def as_labels(
+    labels,  # (N,) class numbers: a tensor, an array, a list or a tuple of whole numbers of any width
+    n_classes: int | None = None,  # None = not known here
+) -> torch.Tensor:  # (N,) int64
+    "Class numbers as people have them. Raises `SpecgenError` for anything else: fractions, truth values, texts, one-hot rows, columns, unknown classes."
+    found = as_tensor(labels, "labels", "are no whole numbers; give the class numbers, such as [0, 2, 1]")
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool) or not found.numel()
+    if found.ndim != 1 or not whole:
+        shape = f"labels {tuple(found.shape)} of {found.dtype}"
+        raise SpecgenError(f"{shape}: need (N,) whole class numbers; of one-hot rows take argmax(1), of a column [:, 0]")
+    found = found.long()
+    if n_classes is not None and len(found) and not 0 <= int(found.min()) <= int(found.max()) < n_classes:
+        raise SpecgenError(f"labels {int(found.min())} to {int(found.max())}: must lie within 0 to {n_classes - 1}")
+    return found
+
 # %% ../nbs/09_spectrogram_dataset.ipynb #4645780d
 @dataclass(eq=False)
 class SpectrogramDataset(torch.utils.data.Dataset):
@@ -115,25 +148,30 @@ class SpectrogramDataset(torch.utils.data.Dataset):
     about: dict = field(default_factory=dict)  # how it was made, fit for JSON
 
     def __post_init__(self):
-        if self.is_test is None:
-            self.is_test = torch.zeros(len(self.spectrograms), dtype=torch.bool, device=self.labels.device)
+        self.spectrograms, self.classes = as_values(self.spectrograms, "spectrograms"), list(self.classes)
+        self.labels, n = as_labels(self.labels, len(self.classes)), len(self.spectrograms) if self.spectrograms.ndim else 0
+        held = torch.zeros(n, dtype=torch.bool, device=self.labels.device) if self.is_test is None else self.is_test
+        self.is_test = as_tensor(held, "is_test", "give truth values (N,)")
         check_dataset(self)
 
     def __len__(self) -> int:
         return len(self.labels)
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #adaca753
+TENSORS = ("spectrograms", "labels", "is_test")
+
+
 def check_dataset(dataset: SpectrogramDataset):
     "Raises `SpecgenError` where the parts of a dataset don't agree."
-    shape, n, labels = tuple(dataset.spectrograms.shape), len(dataset.spectrograms), dataset.labels
-    if len(shape) != 3 or labels.shape != (n,) or dataset.is_test.shape != (n,):
-        others = f"labels {tuple(labels.shape)} and is_test {tuple(dataset.is_test.shape)}"
-        raise SpecgenError(f"spectrograms {shape} with {others}: need (N, freq, time), (N,) and (N,)")
-    if n and not 0 <= int(labels.min()) <= int(labels.max()) < len(dataset.classes):
-        raise SpecgenError(f"labels {int(labels.min())} to {int(labels.max())}: must lie within 0 to {len(dataset.classes) - 1}")
+    shape, labels, held = (tuple(getattr(dataset, name).shape) for name in TENSORS)
+    if len(shape) != 3 or labels != shape[:1] or held != shape[:1] or dataset.is_test.dtype != torch.bool:
+        others = f"labels {labels} and is_test {held} of {dataset.is_test.dtype}"
+        raise SpecgenError(f"spectrograms {shape} with {others}: need (N, freq, time), (N,) and (N,) of bool")
+    if not all(isinstance(name, str) for name in dataset.classes):
+        raise SpecgenError(f"classes {dataset.classes[:3]}: need a list of names")
     for name in ("speakers", "paths"):
-        if len(given := getattr(dataset, name)) not in (0, n):
-            raise SpecgenError(f"{len(given)} {name} for {n} spectrograms: need one each, or none")
+        if not isinstance(given := getattr(dataset, name), list) or len(given) not in (0, shape[0]):
+            raise SpecgenError(f"{len(given)} {name} for {shape[0]} spectrograms: need a list of one each, or none")
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #f2403195
 @patch
@@ -161,9 +199,6 @@ def device(self: SpectrogramDataset) -> torch.device:
     return self.spectrograms.device
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #cdd7efea
-TENSORS = ("spectrograms", "labels", "is_test")
-
-
 @patch
 def to(self: SpectrogramDataset, device) -> SpectrogramDataset:
     "The same with its tensors on another device."
@@ -244,8 +279,10 @@ def load(
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["specgen"])
             about |= {name: value and Representation.from_dict(value) for name in ("representation", "playback") for value in [about[name]]}
+            if not isinstance(about["representation"], Representation) or not isinstance(about["about"], dict):
+                raise TypeError("settings")
             return cls(**{name: file.get_tensor(name) for name in TENSORS}, **about)
-    except (SafetensorError, TypeError, KeyError, ValueError):
+    except (SafetensorError, TypeError, KeyError, ValueError, AttributeError):
         raise SpecgenError(f"{path}: is damaged or no dataset of spectrograms; delete it and make it again") from None
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #383f6360

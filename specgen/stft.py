@@ -6,23 +6,25 @@
 __all__ = ['make_window', 'stft', 'istft']
 
 # %% ../nbs/02_stft.ipynb #a0ee282b
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch.nn import functional as F
 
-from .audio import as_float
+from .audio import as_float, check_rate, limit
 from .core import SpecgenError, choose
 
 # %% ../nbs/02_stft.ipynb #e37ed92f
 def window_values(name: str, win_length: int, periodic: bool) -> torch.Tensor:
     "A window (win_length,) in double precision, on the CPU. Raises `SpecgenError` for an unknown name or a length below 1."
     windows = torch.signal.windows
+    if isinstance(win_length, bool) or not isinstance(win_length, Integral) or win_length < 1:
+        raise SpecgenError(f"win_length {win_length}: a window has at least one sample, and a whole number of them")
     gaussian = partial(windows.gaussian, std=win_length / 8)
     make = choose("window", name, {"hann": windows.hann, "hamming": windows.hamming, "blackman": windows.blackman, "gaussian": gaussian})
-    if win_length < 1:
-        raise SpecgenError(f"win_length {win_length}: a window has at least one sample")
     return make(win_length, sym=not periodic, dtype=torch.float64, device="cpu")
 
 # %% ../nbs/02_stft.ipynb #3593de9a
@@ -56,13 +58,19 @@ def constant(
         CONSTANTS[key] = held
     return held
 
+# %% ../nbs/02_stft.ipynb #b15b0103
+def kaldi_window(name: str, win_length: int, dtype: torch.dtype) -> torch.Tensor:
+    "Kaldi's window is symmetric; rounded as torchaudio's are: weak bands show a difference in the last bit."
+    make = {"hann": torch.hann_window, "hamming": torch.hamming_window}.get(name)
+    return make(win_length, periodic=False, dtype=dtype, device="cpu") if make else window_values(name, win_length, False)
+
 # %% ../nbs/02_stft.ipynb #d0030044
 def check_sizes(n_fft: int, hop_length: int, win_length: int | None) -> int:
     "The window's length, samples. Raises `SpecgenError` unless the three sizes make an STFT."
     win_length = n_fft if win_length is None else win_length
     for name, value in (("n_fft", n_fft), ("hop_length", hop_length), ("win_length", win_length)):
-        if value < 1:
-            raise SpecgenError(f"{name} {value}: has to be at least one sample")
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= limit("size"):
+            raise SpecgenError(f"{name} {value}: has to be at least one sample, a whole number, at most {limit('size'):g}")
     if win_length > n_fft:
         raise SpecgenError(f"win_length {win_length}: is longer than n_fft {n_fft}; choose a bigger n_fft, or a shorter window")
     return win_length
@@ -76,6 +84,35 @@ def as_batch(x: torch.Tensor, keep: int) -> torch.Tensor:
 def at_least_one(batch: torch.Tensor) -> torch.Tensor:
     "The batch, or one clip of zeros where it is empty, which torch's FFT does not take."
     return batch if len(batch) else batch.new_zeros(1, *batch.shape[1:])
+
+# %% ../nbs/02_stft.ipynb #b15b0101
+def bin_frequencies(sample_rate: float, n_fft: int) -> torch.Tensor:
+    "Centres of the bins, hertz: (n_fft // 2 + 1,). Of an odd n_fft the last one lies below half the sample rate."
+    return torch.linspace(0, sample_rate * (n_fft // 2) / n_fft, n_fft // 2 + 1)
+
+# %% ../nbs/02_stft.ipynb #b15b0102
+BETWEEN = {"floor": (2e-38, 1e30), "mean": (-1e6, 1e6), "std": (1e-8, 1e6), "power": (0.25, 4), "preemphasis": (0, 1)}  # least and highest values
+
+
+def size_problems(settings) -> Iterator[str]:
+    "What is wrong with the numbers of whole samples and bands among an object's settings."
+    check_rate(settings.sample_rate, f"{type(settings).__name__}: sample_rate")
+    for name in ("sample_rate", "n_fft", "hop_length", "frame_length", "n_mels", "pool"):
+        value = getattr(settings, name, 1)
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= limit("size"):
+            yield f"{name.replace('frame', 'win')} {value!r} has to be a whole number, at least 1 and at most {limit('size'):g}"
+
+
+def setting_problems(settings) -> Iterator[str]:
+    "What is wrong with the other settings; their types are right."
+    if settings.frame_length > settings.n_fft:
+        yield f"win_length {settings.win_length} is longer than n_fft {settings.n_fft}; choose a bigger n_fft, or a shorter window"
+    window_values(settings.window, 1, True)
+    for name, (least, most) in BETWEEN.items():
+        if not least <= (value := getattr(settings, name, least)) <= most:
+            yield f"{name} {value!r} has to lie between {least:g} and {most:g}"
+    if settings.pad_mode not in ("constant", "reflect"):
+        yield f"pad_mode {settings.pad_mode!r} is unknown; choose constant or reflect"
 
 # %% ../nbs/02_stft.ipynb #750a67dc
 def no_autocast(x: torch.Tensor):

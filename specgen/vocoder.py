@@ -8,8 +8,8 @@ __all__ = ['HiFiGAN', 'speech_scores']
 # %% ../nbs/23_vocoder.ipynb #775b8c2b
 import logging
 import math
-import pickle
 import re
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -17,15 +17,16 @@ import pooch
 import torch
 from fastcore.basics import patch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from .audio import check_settings, limit, types_of
+from .augmentation import make_segments, random_segment
 from .core import SpecgenError, as_path, default_device, read_json, require_readable, seeded
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, make_segments, random_segment, shipped_models, vocoder_scores
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, shipped_models, vocoder_scores
 from .recordings import cache_folder
 from .spectrogram import HiFiGANMel, LogMel, log_mels, mel_loss
 from .training import TrainConfig, train_adversarial
@@ -45,8 +46,12 @@ class HiFiGANConfig:
 
     def __post_init__(self):
         for f in fields(self):
-            if isinstance(value := getattr(self, f.name), list):  # JSON knows no tuples
-                object.__setattr__(self, f.name, tuple(tuple(v) if isinstance(v, list) else v for v in value))
+            value = getattr(self, f.name)
+            value = str(value) if f.name == "resblock" and value in (1, 2) else value  # some files say 1, some "1"
+            if isinstance(value, (list, tuple)):  # JSON knows no tuples
+                value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+            object.__setattr__(self, f.name, value)
+        check_settings("HiFi-GAN", vars(self), types_of(type(self)))
         check_sizes(self)
 
     @property
@@ -57,10 +62,15 @@ class HiFiGANConfig:
 # %% ../nbs/23_vocoder.ipynb #9b9b64e2
 def check_sizes(config: HiFiGANConfig):
     "Raise `SpecgenError` for sizes of which no generator can be built."
-    rates, kernels = config.upsample_rates, config.upsample_kernel_sizes
+    rates, kernels, blocks = config.upsample_rates, config.upsample_kernel_sizes, config.resblock_kernel_sizes
+    halved, dilations = config.upsample_initial_channel >> len(rates), [d for ds in config.resblock_dilation_sizes for d in ds]
+    if not rates or min(config.n_mels, halved, *rates, *blocks, *dilations) < 1 or not all(config.resblock_dilation_sizes):
+        raise SpecgenError(f"n_mels {config.n_mels}, {config.upsample_initial_channel} channels halved by each of {rates}, blocks {blocks}: all at least 1")
+    if max(*rates, *kernels, *blocks, *dilations) > limit("depth") or any(size % 2 == 0 for size in blocks):
+        raise SpecgenError(f"rates {rates}, kernels {kernels}, blocks {blocks}: at most {limit('depth')}, and odd kernels of blocks")
     if len(rates) != len(kernels) or any(k < r or (k - r) % 2 for r, k in zip(rates, kernels, strict=False)):
         raise SpecgenError(f"kernels {kernels} for upsampling by {rates}: one each, longer by an even number")
-    if config.resblock not in ("1", "2") or len(config.resblock_kernel_sizes) != len(config.resblock_dilation_sizes):
+    if config.resblock not in ("1", "2") or len(blocks) != len(config.resblock_dilation_sizes):
         raise SpecgenError(f"resblock {config.resblock!r}: choose '1' or '2', with as many kernel sizes as lists of dilations")
 
 
@@ -253,7 +263,7 @@ def fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     folded = {name: t for name, t in state.items() if not name.endswith(("weight_g", "weight_v"))}
     for name in state:
         if name.endswith("weight_v"):
-            g, v = state[name[:-1] + "g"], state[name]
+            g, v = state[name[:-1] + "g"], state[name]  # a KeyError for one without the other
             folded[name[:-2]] = v * (g / torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True))
     return folded
 
@@ -270,16 +280,24 @@ def read_generator(place: Path) -> dict[str, torch.Tensor]:
     require_readable(files[0])
     try:
         safe = files[0].suffix == ".safetensors"
-        state = load_file(files[0]) if safe else torch.load(files[0], map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            state = load_file(files[0]) if safe else torch.load(files[0], map_location="cpu", weights_only=True)
         state = state.get("generator", state)
+        state = {name.removeprefix("module."): t.detach() for name, t in state.items()}  # of a training on several GPUs
         state["conv_pre.bias"]
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, TypeError, OSError):
-        raise SpecgenError(f"{files[0]}: is no HiFi-GAN generator, or damaged; fetch it again") from None
-    return fold_weight_norm(state)
+        folded = fold_weight_norm(state)
+        finite = all(bool(t.isfinite().all()) for t in folded.values())
+    except Exception as error:  # what a damaged archive leads torch to; nothing is unpickled but tensors
+        raise SpecgenError(f"{files[0]}: is no HiFi-GAN generator, or damaged ({type(error).__name__}); fetch it again") from None
+    if not finite:
+        raise SpecgenError(f"{files[0]}: holds weights that are not finite numbers; fetch it again")
+    return folded
 
 # %% ../nbs/23_vocoder.ipynb #734f21f0
 def published_settings(h: dict) -> tuple[HiFiGANConfig, HiFiGANMel]:
-    "Sizes and mels from a published config.json."
+    "Sizes and mels from a published config.json. Raises `SpecgenError`, with the key and its value, for one that isn't of a HiFi-GAN."
+    if not isinstance(h, dict):
+        raise SpecgenError(f"config.json: holds {str(h)[:60]!r}, no settings by name; fetch the one that belongs to the weights")
     try:
         sizes = {f.name: h[f.name] for f in fields(HiFiGANConfig) if f.name != "n_mels"}
         n_mels = h.get("num_mels", 80)
@@ -341,10 +359,12 @@ def locate_generator(source: str | Path, hub: dict) -> Path:
     if str(source) in shipped_models():
         return shipped_models()[str(source)]
     pooch.get_logger().setLevel(logging.ERROR)
+    url, _, digest = str(source).partition("#sha256=")
+    if url.startswith("http://") and not digest:
+        raise SpecgenError(f"{source}: anybody on the way can change what http gives; use https, or put #sha256=... and the file's digest at its end")
     try:
-        if str(source).startswith("https://"):
-            url, _, digest = str(source).partition("#sha256=")
-            return Path(pooch.retrieve(url, digest and f"sha256:{digest}" or None, path=hub["cache_dir"] or cache_folder()))
+        if url.startswith(("https://", "http://")):
+            return Path(pooch.retrieve(url, f"sha256:{digest}" if digest else None, path=hub["cache_dir"] or cache_folder()))
         if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
             return Path(snapshot_download(source, allow_patterns=["config.json", *PATTERNS], **hub))
     except Exception as error:  # requests, urllib3, httpx, the hub's own: all end the same way
@@ -355,9 +375,11 @@ def locate_generator(source: str | Path, hub: dict) -> Path:
 def published_model(place: Path, settings: dict) -> HiFiGAN:
     "The vocoder in a published file or folder. Raises `SpecgenError` if it isn't one."
     state = read_generator(place)
-    config, mels = published_settings(settings) if settings else (recognize(state, place), HiFiGANMel())
-    model = HiFiGAN(mels.to_dict(), **asdict(config))
+    config, mels = (recognize(state, place), HiFiGANMel()) if settings == {} else published_settings(settings)
     try:
+        with torch.device("meta"):  # before anything is allocated
+            HiFiGANGenerator(config).load_state_dict(state, assign=True)
+        model = HiFiGAN(mels.to_dict(), **asdict(config))
         model.generator.load_state_dict(state)
     except RuntimeError:
         raise SpecgenError(f"{place}: its weights don't fit its config.json; fetch both again") from None
@@ -367,7 +389,7 @@ def published_model(place: Path, settings: dict) -> HiFiGAN:
 @patch(cls_method=True)
 def from_pretrained(
     cls: HiFiGAN,
-    source: str | Path,  # a folder of `save_pretrained`; or a published generator: a file, a folder, a URL, a hub id such as 'owner/name'
+    source: str | Path,  # a folder of `save_pretrained`; or a published generator: a file, a folder, an https URL (with #sha256=... it is checked), a hub id
     *,
     revision: str | None = None,  # of the hub, as are the next four: as of `Model.from_pretrained`
     token: str | bool | None = None,
@@ -384,7 +406,7 @@ def from_pretrained(
     place, device = locate_generator(source, hub), "cpu" if device is None else default_device(device)
     beside = (place if place.is_dir() else place.parent) / "config.json"
     settings = read_json(beside) if beside.is_file() else {}
-    if place.is_dir() and "representation" in settings:
+    if place.is_dir() and isinstance(settings, dict) and "representation" in settings:
         return super(HiFiGAN, cls).from_pretrained(place, device=device)
     return published_model(place, settings).to(device).eval()
 
@@ -451,8 +473,8 @@ def fit(
 ) -> HiFiGAN:  # in eval mode
     "Train on the training recordings, against discriminators; the held-out ones are scored. Raises `SpecgenError` as `train` does, and for no recordings."
     preset = cls.preset(preset)
-    sizes, training = {"divisor": 1, **preset.model}, {**preset.training, "seed": seed, "precision": precision}
-    config = TrainConfig(**training | ({"steps": steps} if steps else {}))
+    sizes, more = {"divisor": 1, **preset.model}, {"seed": seed, "precision": precision, **({"steps": steps} if steps else {})}
+    config = TrainConfig(**preset.training | more)
     with seeded(seed):
         discriminators = Discriminators(sizes.pop("divisor"))
         model = cls(dataset.representation.to_dict(), dataset.voices, **sizes)
@@ -474,6 +496,5 @@ def speech_scores(
         from pystoi import stoi
     except ImportError:
         raise SpecgenError("PESQ and STOI: packages are missing; pip install specgen[vocoder]") from None
-    pause = torch.zeros(sample_rate // 5)
-    real, heard = (torch.cat([part for w in words for part in (w.cpu(), pause)]).numpy() for words in (originals, made))
+    real, heard = (torch.cat([part for w in words for part in (w.cpu(), torch.zeros(sample_rate // 5))]).numpy() for words in (originals, made))
     return {"pesq": pesq(sample_rate, real, heard, "nb" if sample_rate == 8000 else "wb"), "stoi": float(stoi(real, heard, sample_rate))}

@@ -2,7 +2,7 @@
 import torch
 
 from specgen.evaluation import Evaluator
-from specgen.models import randn, sampling_generator
+from specgen.augmentation import item_noise
 from specgen.spectrogram import LogMel
 from specgen.spectrogram_dataset import SpectrogramDataset
 
@@ -49,7 +49,7 @@ class FakeGenerator:
         drawn = labels.clone()
         if self.wrong:
             drawn[self.wrong - 1 :: self.wrong] = (drawn[self.wrong - 1 :: self.wrong] + 1) % len(self.classes)
-        noise = randn((len(labels), *self.size), sampling_generator(generator, seed), "cpu")
+        noise = item_noise((len(labels), *self.size), generator, seed, "cpu")
         return banded(drawn, self.level, len(self.classes), self.size) + self.noise * noise
 
     def to_audio(self, spectrograms):

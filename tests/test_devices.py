@@ -33,7 +33,7 @@ from specgen.few_step import StepNetwork, distill, mean_flow, reflow
 from specgen.filtering import adaptive_hop_stft, out_of_fold
 from specgen.flow_matching import VelocityNetwork, integrate
 from specgen.gan import GAN, SCENES, at_step, gan_preset
-from specgen.models import Model, Preset, WaveformDataset, fit_recordings, make_segments, random_segment, save_samples
+from specgen.models import Model, Preset, WaveformDataset, fit_recordings, save_samples
 from specgen.pipeline import DigitGenerator, run_pipeline
 from specgen.sound_evaluation import KINDS as LISTENERS, SoundClassifier, SoundDataset, SoundEvaluator
 from specgen.reassignment import reassigned_spectrogram
@@ -532,7 +532,7 @@ WAVEFORMS = {
     "resample": lambda x: resample(x, 8000, 4000), "peak_normalize": peak_normalize, "trim_silence": lambda x: trim_silence(x, 8000),
     "crop": lambda x: pad_or_crop(x, 700), "pad": lambda x: pad_or_crop(x, 4000), "clips": lambda x: encode_waveforms([x, 0.5 * x], MELS, 40, depth_db=40.0),
     "trimmed clips": lambda x: encode_waveforms([x], MELS, 40, trim=True), "fitted": lambda x: adaptive_hop_stft(x, GRID),
-    "segments": lambda x: random_segment(make_segments([x, x], 500), 300, torch.Generator().manual_seed(0)),
+    "segments": lambda x: augmentation.random_segment(augmentation.make_segments([x, x], 500), 300, torch.Generator().manual_seed(0)),
     "zero phase": lambda x: zero_phase(STFT.encode(x), STFT), "reassigned": lambda x: reassigned_spectrogram(x, sr=8000, n_fft=64),
     "reassigned, relative": lambda x: reassigned_spectrogram(x, sr=8000, n_fft=64, ref_power=lambda power: 1e-4 * power.amax(), fill_nan=True),
 }

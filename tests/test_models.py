@@ -19,7 +19,8 @@ from torch import nn
 from specgen import models
 from specgen.audio import write_audio
 from specgen.core import SpecgenError, read_json
-from specgen.models import Model, Preset, autocast_dtype, check_labels, fit_recordings, randn, sampling_generator, save_samples, shipped_models, zero_init
+from specgen.augmentation import check_seed, item_noise
+from specgen.models import Model, Preset, autocast_dtype, check_labels, fit_recordings, randn, save_samples, shipped_models, zero_init
 from specgen.spectrogram import LogSTFT
 from specgen.spectrogram_dataset import encode_recordings
 
@@ -122,11 +123,26 @@ def test_answers_are_where_the_question_was():
 
 def test_noise_is_the_same_on_any_device():
     one, two = (randn((4, 2), torch.Generator().manual_seed(3), device) for device in ("cpu", torch.device("cpu")))
-    assert one.equal(two) and randn((4,), sampling_generator(None, 5), "meta").device.type == "meta"
-    assert randn((9,), sampling_generator(None, 5), "cpu").equal(randn((9,), torch.Generator().manual_seed(5), "cpu"))
-    assert not randn((9,), sampling_generator(None, None), "cpu").equal(randn((9,), None, "cpu"))
+    assert one.equal(two) and randn((4,), torch.Generator().manual_seed(5), "meta").device.type == "meta"
+
+
+def test_every_item_has_its_own_noise():
+    few, many = (item_noise((n, 5), None, 7, "cpu") for n in (3, 40))
+    assert few.equal(many[:3]) and len(many.unique(dim=0)) == 40 and abs(many.mean()) < 0.3 and abs(many.std() - 1) < 0.2
+    assert not few.equal(item_noise((3, 5), None, 8, "cpu")) and item_noise((2, 3), None, 0, "meta").device.type == "meta"
+    one, two = (item_noise((n, 5), torch.Generator().manual_seed(3), None, "cpu") for n in (2, 4))
+    assert one.equal(two[:2])  # of a generator too
+    again = torch.Generator().manual_seed(3)
+    assert item_noise((2, 5), again, None, "cpu").equal(one) and not item_noise((2, 5), again, None, "cpu").equal(one)
+    assert not item_noise((9,), None, None, "cpu").equal(item_noise((9,), None, None, "cpu"))
     with pytest.raises(SpecgenError, match="generator and seed: give one"):
-        sampling_generator(torch.Generator(), 0)
+        item_noise((1,), torch.Generator(), 0, "cpu")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70, 0.5, True, "0"])
+def test_seeds_that_are_none(seed):
+    with pytest.raises(SpecgenError, match="seed .*give a whole number from 0"):
+        check_seed(seed)
 
 
 def test_labels():
@@ -224,7 +240,7 @@ DAMAGES = {
 @pytest.mark.parametrize("name, content", [(name, content) for name, contents in DAMAGES.items() for content in contents])
 def test_damaged_models(saved, name, content):
     (saved[1] / name).write_bytes(content)
-    with pytest.raises(SpecgenError, match="saved: holds another model than a Tiny, or a damaged one") as error:
+    with pytest.raises(SpecgenError, match="saved: (holds another model than a Tiny, or a damaged one|config.json: |model.safetensors: )") as error:
         Tiny.from_pretrained(saved[1])
     assert "\n" not in str(error.value)
 
