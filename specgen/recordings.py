@@ -13,12 +13,12 @@ import json
 import os
 import re
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, resample
+from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, read_mono, resample
 from .core import SpecgenError, atomic
 
 # %% ../nbs/07_recordings.ipynb #8e5313ce
@@ -66,17 +66,25 @@ def listing(folder: Path) -> list[os.DirEntry]:
         raise SpecgenError(f"{printable(folder)}: cannot be opened ({error.strerror}); check the path and its permissions") from None
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    "Whether it is a folder, or a link to one; a link that leads nowhere is none."
+    try:
+        return entry.is_dir()
+    except OSError:  # it leads to itself
+        return False
+
+
 def sounds_in(
     folder: Path,
     suffixes: frozenset[str] = SOUND_SUFFIXES,
 ) -> list[Path]:  # sorted by name
     "The sound files that lie directly in a folder; hidden files and other kinds are not counted."
-    return [folder / e.name for e in listing(folder) if os.path.splitext(e.name)[1].lower() in suffixes and not e.is_dir()]
+    return [folder / e.name for e in listing(folder) if os.path.splitext(e.name)[1].lower() in suffixes and not is_folder(e)]
 
 
 def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
-    return [folder / e.name for e in listing(folder) if e.is_dir()]
+    return [folder / e.name for e in listing(folder) if is_folder(e)]
 
 # %% ../nbs/07_recordings.ipynb #c956489f
 UNREADABLE = frozenset(".m4a .aac .wma .amr .ape .3gp .webm".split())  # sounds that libsndfile cannot read
@@ -351,7 +359,10 @@ def in_parallel(function: Callable, inputs: list, title: str, progress: bool, th
 def check_file(path: Path) -> tuple[Checked, bytes | None]:
     "What is in a file, and its bytes unless it is large or cannot be opened."
     try:
-        raw = path.read_bytes() if os.stat(path).st_size <= LARGE else None
+        found = os.stat(path)
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return Checked("is a pipe or a device, no file"), None
+        raw = path.read_bytes() if found.st_size <= LARGE else None
         answer = check_audio(path, raw)
         if isinstance(answer, str):
             return Checked(answer), raw
@@ -403,8 +414,8 @@ def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> 
         raise SpecgenError(f"{printable(recording.path)}: has changed since it was checked; load the dataset again")
     if raw is None:
         return read_audio(recording.path, sample_rate)[0]
-    data, rate = soundfile.read(BytesIO(raw), dtype="float32", always_2d=True)
-    return resample(torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1)), rate, sample_rate)
+    waveform, rate = read_mono(recording.path, raw)
+    return resample(waveform, rate, sample_rate)
 
 
 def decode_all(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool) -> list[torch.Tensor]:
