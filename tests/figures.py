@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-NUMBER = {path.stem.split("_", 1)[1]: int(path.stem[:2]) for path in NOTEBOOKS if path.stem[0].isdigit()}  # of each module
+NUMBER = {path.stem.split("_", 1)[1]: k for k, path in enumerate(NOTEBOOKS) if path.stem[0].isdigit()}  # the place of each module
 MODELS = set("classifier autoencoder flow_matching gan vae vocoder spectral_vocoder audio_transformer".split())  # they share nothing but what lies below them
 
 

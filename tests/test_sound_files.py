@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from specgen import audio
 from specgen.audio import check_audio, read_audio, resample, write_audio
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
+from specgen.sound_headers import mp3_frame
 
 RATE = 16000
 SOUND = (0.4 * np.sin(np.arange(32000) / 9) * (1 + 0.3 * np.sin(np.arange(32000) / 700))).astype(np.float32)
@@ -98,7 +98,7 @@ def test_an_mp3_without_an_index_is_read_in_full(tmp_path, mode):
     sound = np.concatenate([SOUND, 0 * SOUND, np.random.default_rng(0).normal(0, 0.1, 64000), SOUND])
     raw = encoded("MP3", "MPEG_LAYER_III", sound, compression_level=0.3, bitrate_mode=mode)
     assert check_audio(put(tmp_path / "x.mp3", raw)) == (10.0, RATE)
-    tag = audio.mp3_frame(raw, 0)[0]
+    tag = mp3_frame(raw, 0)[0]
     for front in (b"", b"ID3\x04\0\0\0\0\0\x14" + bytes(20)):
         path = put(tmp_path / "x.mp3", front + raw[tag:] + (b"TAG" + bytes(125) if front else b""))
         assert abs(check_audio(path)[0] - 10) < 0.08 and 160000 <= len(read_audio(path)[0]) < 161300
@@ -183,8 +183,6 @@ def test_rates_that_cannot_be_written(tmp_path, suffix, rate):
 def test_resampling_never_answers_with_what_is_no_number():
     with pytest.raises(SpecgenError, match="not finite"):
         resample(torch.from_numpy(SOUND) * 1e38 * 8, 16000, 44100)
-    with pytest.raises(SpecgenError, match="at most 768000"):
-        resample(torch.from_numpy(SOUND), 16000, 10**12)
 
 
 # ---- folders of them
