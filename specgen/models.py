@@ -139,7 +139,10 @@ def in_batches(
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return torch.cat(results)
+    found = torch.cat(results)
+    if found.is_floating_point() and not found.isfinite().all():
+        raise SpecgenError(f"{type(self).__name__}: its answer holds numbers that are not finite; check what it was given")
+    return found
 
 # %% ../nbs/11_models.ipynb #550db926
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # beside 'auto'
@@ -218,6 +221,13 @@ def loading(source: str | Path, kind: str):
         raise SpecgenError(f"{source}: holds another model than a {kind}, or a damaged one; name another, or train it again") from error
 
 # %% ../nbs/11_models.ipynb #d1000021
+def check_finite(model: nn.Module):
+    "Raises `SpecgenError` for weights that are no numbers."
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise SpecgenError(f"its weights hold numbers that are not finite ({name}); fetch or train it again")
+
+
 @patch(cls_method=True)
 def _from_pretrained(cls: Model, *, model_id: str, **settings):
     "Called by the Hub's mixin with the settings of config.json: the model with its weights. Nothing is unpickled."
@@ -230,6 +240,7 @@ def _from_pretrained(cls: Model, *, model_id: str, **settings):
     with seeded(0):  # first weights, all of which are replaced
         model = cls(**settings)
     load_model(model, weights, strict=True)
+    check_finite(model)
     return model
 
 # %% ../nbs/11_models.ipynb #c7c6ed72

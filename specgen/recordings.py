@@ -22,6 +22,7 @@ from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import pooch
 import soundfile
@@ -173,7 +174,9 @@ def esc50_rows(table: Path) -> list[dict[str, str]]:
     "The rows of `esc50.csv`. Raises `SpecgenError` when it is not that table."
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            semicolons = ";" in file.readline()  # as some spreadsheets save it
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=";" if semicolons else ","))
         for row in rows:
             int(row["fold"]), row["filename"][0], row["category"][0], row["src_file"]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError, IndexError):
@@ -184,14 +187,18 @@ def esc50_rows(table: Path) -> list[dict[str, str]]:
 def esc50_entries(folder: Path) -> list[Entry]:
     "Entries of ESC-50: `audio/`, `meta/esc50.csv`; the speaker is the recording a clip was cut from, the take its letter."
     files = {path.stem: path for path in sounds_in(folder / "audio")}
-    entries = []
+    entries, lost = [], []
     for row in esc50_rows(folder / "meta" / "esc50.csv"):
         if path := files.pop(Path(row["filename"]).stem, None):
             letter = row.get("take") or "A"
             entries.append(Entry(path, row["category"], row["src_file"], ord(letter[0]) - ord("A"), int(row["fold"])))
+        else:
+            lost.append(Entry(folder / "audio" / row["filename"], problem="meta/esc50.csv lists it, but it isn't there"))
+    entries += lost if len(lost) < len(entries) else []  # else the table is that of a larger dataset
     return entries + [Entry(path, problem="wrong name: meta/esc50.csv has no such clip") for path in files.values()]
 
 # %% ../nbs/07_recordings.ipynb #6786b7ae
+NOISE = "lies in _background_noise_, which is no class; rename the folder if it shall be one"
 STRAY = "lies in no class folder; move it into a folder named after its class"
 
 
@@ -199,8 +206,9 @@ def class_entries(folder: Path) -> list[Entry]:
     "Entries of class-named folders; the class is the first folder below this one."
     entries = [Entry(path, problem=STRAY) for path in sounds_in(folder)]
     for sub in folders_in(folder):
-        label = os.fsencode(sub.name).decode("utf-8", "backslashreplace")
-        entries += [Entry(path, label) for here in folders_below(sub, folder) for path in sounds_in(here)]
+        label = normalize("NFC", os.fsencode(sub.name).decode("utf-8", "backslashreplace"))  # one name, whatever system wrote it
+        noise = NOISE if sub.name == "_background_noise_" else None
+        entries += [Entry(path, label, problem=noise) for here in folders_below(sub, folder) for path in sounds_in(here)]
     return entries
 
 # %% ../nbs/07_recordings.ipynb #3700acc8
