@@ -8,8 +8,8 @@ from specgen.core import append_row, atomic, keep_rows, read_table, safe_name, s
 from specgen.models import save_samples
 from specgen.plot import figure_png, latent_scatter, plot_confusion, plot_history, show_specs, show_waveform
 
-NAMES = ["/etc/cron.d/x", "../../x", "..", "a/b", "C:\\x", "nul\0", "x" * 300, "é" * 200, "日本語" * 60, "", ".", "-rf", "$_$", r"$\frac$", "a\nb", "50 %", "%s%n",
-         r"\$x\$", "yes, please", "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "'=1", "''-x", "'quoted'", "caf\udce9", "<b>&amp;</b>", "a" * 255]
+NAMES = ["/etc/cron.d/x", "../../x", "..", "a/b", "C:\\x", "nul\0", "x" * 300, "é" * 200, "日本語" * 60, "", ".", "-rf", "$_$", r"$\frac$", "a\nb", "50 %",
+         r"\$x\$", "yes, please", "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "'=1", "''-x", "'quoted'", "caf\udce9", "<b>&amp;</b>"]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
