@@ -70,7 +70,7 @@ def join(cls: DigitGenerator, flow: VelocityNetwork, autoencoder: Autoencoder, d
     model.autoencoder.load_state_dict(autoencoder.state_dict())
     return model.to(flow.device).eval()
 
-
+# %% ../nbs/31_pipeline.ipynb #70ae2b5b
 def named_words(text: str, classes: list[str]) -> list[str]:
     "What stands between commas, in any Unicode spelling; a class with commas in its name is taken as one."
     def parts(name: str) -> list[str]:

@@ -81,7 +81,7 @@ def flac_samples(raw: bytes, furthest: int = 1 << 17) -> int | None:
             return number + size if head[1] & 1 else number * int.from_bytes(raw[8:10], "big") + size
     return None
 
-
+# %% ../nbs/00b_sound_headers.ipynb #00b0005b
 UNTOLD = (1 << 36) - 1  # of a flac's count, where it isn't known: all bits are set, or none
 
 
