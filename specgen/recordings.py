@@ -13,7 +13,6 @@ import json
 import os
 import re
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -368,7 +367,7 @@ def check_file(path: Path) -> tuple[Checked, bytes | None]:
     "What is in a file, and its bytes unless it is large or cannot be opened."
     try:
         found = os.stat(path)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        if not (path.is_file() or path.is_dir()):
             return Checked("is a pipe or a device, no file"), None
         raw = path.read_bytes() if found.st_size <= LARGE else None
         answer = check_audio(path, raw)
