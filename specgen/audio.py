@@ -6,6 +6,7 @@
 __all__ = ['resample', 'read_audio', 'write_audio', 'as_written', 'check_audio', 'peak_normalize', 'trim_silence']
 
 # %% ../nbs/01_audio.ipynb #6ec05f14
+import mmap
 import os
 import struct
 import sys
@@ -27,6 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from .core import SpecgenError, as_path, atomic, require_readable
+from .sound_headers import broken_off, chunks, counted, promised_bytes
 
 # %% ../nbs/01_audio.ipynb #c358c3cb
 def demo_voice(sample_rate: int = 16000, seed: int = 0) -> torch.Tensor:
@@ -171,7 +173,7 @@ def resample(
     orig: int,  # its rate, hertz
     new: int,  # the wanted rate, hertz
 ) -> torch.Tensor:  # (..., samples * new / orig, rounded up), on the same device; not differentiable
-    "Band-limited resampling by soxr (HQ). Raises `SpecgenError` for rates outside of the limits, or a sound that would be longer than the limit."
+    "Band-limited resampling by soxr (HQ). Raises `SpecgenError` for rates and lengths beyond the limits, and for numbers that are not finite."
     check_rate(orig, "resampling from")
     check_rate(new, "resampling to")
     if orig == new or not waveform.numel():
@@ -182,6 +184,8 @@ def resample(
     flat = F.pad(flat, (0, 1 + int(orig // new)))  # soxr rounds the length, and answers with nothing to very little
     parts = [soxr.resample(np.ascontiguousarray(part.numpy().T), orig, new).T[:, :samples] for part in flat.split(1024)]
     out = torch.from_numpy(np.ascontiguousarray(np.concatenate(parts)))
+    if not out.isfinite().all():
+        raise SpecgenError(f"resampling from {orig} to {new} Hz: holds or leads to numbers that are not finite; check what made the waveform")
     return out.reshape(*waveform.shape[:-1], samples).to(waveform.device)
 
 # %% ../nbs/01_audio.ipynb #d1ba30bc
@@ -200,7 +204,89 @@ def why(error: Exception) -> str:
     if isinstance(error, TypeError):
         return "it has no header"
     text = getattr(error, "error_string", str(error)).rstrip(".")
-    return "Format not recognised" if "possibly a pipe" in text else text  # what it says of random bytes
+    lost = not text or "psf_fseek" in text
+    return "Format not recognised" if "possibly a pipe" in text else "its end is damaged or missing" if lost else text  # the first of random bytes
+
+# %% ../nbs/01_audio.ipynb #a9b1b001
+LARGE = 1 << 26  # bytes; larger files are never held in memory as a whole
+SOUND_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
+
+# %% ../nbs/01_audio.ipynb #a9b1c006
+def bytes_of(path: str | Path) -> bytes | mmap.mmap:
+    "A file's content; a large one stays on the disk."
+    with open(path, "rb") as file:
+        return file.read() if os.fstat(file.fileno()).st_size <= LARGE else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def open_sound(path: str | Path, raw: bytes | None = None) -> soundfile.SoundFile:
+    "A sound file, or its content, opened for reading, with what its header leaves out. Raises `RuntimeError`, `TypeError` or `OSError`."
+    content = counted(bytes_of(path) if raw is None else raw) or raw
+    return soundfile.SoundFile(file_name(path) if content is None else BytesIO(content))
+
+
+def blocks(file: soundfile.SoundFile, most: int = 1 << 24) -> Iterator[np.ndarray]:
+    "What can be decoded, as (n, channels) float32 of at most so many numbers, whatever the header promises; also of codecs that cannot seek."
+    size = max(1, most // file.channels)
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
+        yield block
+
+# %% ../nbs/01_audio.ipynb #a9b1c010
+SHORTEST = 0.01  # seconds; what is shorter is a click, not a recording
+SILENT = 1e-4  # span of the samples, of full scale
+LOUDEST = 1e10  # of full scale, more than integers of 32 bits written as floats; squares of larger ones leave float32
+
+
+def spans(block: np.ndarray) -> np.ndarray:
+    "How far samples (n, channels) reach: (2, 1 + channels), lowest and highest of the mean and of every channel; of one channel (2, 1)."
+    with np.errstate(over="ignore", invalid="ignore"):
+        both = block if block.shape[1] == 1 else np.concatenate([block.mean(1, keepdims=True), block], 1)
+    return np.stack([both.min(0), both.max(0)]).astype(np.float64)
+
+
+def widened(old: np.ndarray | None, new: np.ndarray) -> np.ndarray:
+    "The spans of two stretches together."
+    return new if old is None else np.stack([np.minimum(old[0], new[0]), np.maximum(old[1], new[1])])
+
+
+def find_error(frames: int, rate: int, span: np.ndarray | None) -> str | None:
+    "Why nobody could use a sound of so many samples, hertz and `spans`; None = nothing is wrong."
+    if not frames:
+        return "holds no samples"
+    if not limit("lowest_rate") <= rate <= limit("highest_rate"):
+        return f"its header says {rate} Hz: rates from {limit('lowest_rate'):g} to {limit('highest_rate'):g} are read"
+    if not np.isfinite(span).all():
+        return "holds samples that are not numbers"
+    if np.abs(span).max() > LOUDEST:
+        return f"holds samples up to {np.abs(span).max():.0e}, where full scale is 1"
+    mean, widest = span[1, 0] - span[0, 0], (span[1] - span[0]).max()
+    return "its channels cancel one another, their mean is all but silent" if widest >= SILENT and 100 * mean < widest else None
+
+# %% ../nbs/01_audio.ipynb #a9b1c011
+def find_problem(frames: int, rate: int, span: np.ndarray | None) -> str | None:
+    "Why a sound can't be used as a recording; None = nothing is wrong."
+    short = f"too short: {frames} sample{'s' * (frames > 1)}, less than {SHORTEST * 1000:g} ms" if frames < SHORTEST * rate else None
+    return find_error(frames, rate, span) or short or ("silent" if span[1, 0] - span[0, 0] < SILENT else None)
+
+# %% ../nbs/01_audio.ipynb #a9b1c013
+UNDECODABLE = (RuntimeError, TypeError, ValueError, OverflowError)  # of soundfile; a TypeError for .raw, which has no header
+
+
+def read_mono(path: str | Path, raw: bytes | None = None) -> tuple[torch.Tensor, int]:
+    "A sound file, or its content, as the mean of its channels, (samples,) float32, and its rate in hertz. Raises `SpecgenError`."
+    span, parts = None, []
+    try:
+        with open_sound(path, raw) as file:
+            rate = file.samplerate
+            for block in blocks(file):
+                span = widened(span, spans(block))
+                parts.append(block[:, 0] if block.shape[1] == 1 else block.mean(1))
+    except OSError as error:
+        raise SpecgenError(f"{printable(path)}: cannot be opened ({error.strerror}); check the path and its permissions") from None
+    except UNDECODABLE as error:
+        raise SpecgenError(f"{printable(path)}: cannot be read as sound ({why(error)}); give a wav, flac, ogg or mp3 file") from None
+    if problem := find_error(sum(map(len, parts)), rate, span):
+        raise SpecgenError(f"{printable(path)}: {problem}; export it again or leave it out")
+    return torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0]), rate
 
 # %% ../nbs/01_audio.ipynb #59d11a49
 def read_audio(
@@ -209,26 +295,17 @@ def read_audio(
     *,
     check: bool = False,  # refuse also a file that broke off, or is silent
 ) -> tuple[torch.Tensor, int]:  # waveform (samples,) float32 mono, and its rate in hertz
-    "Read a sound file as mono. Raises `SpecgenError` when it is missing, not sound, empty, or holds NaN."
+    "Read a sound file as mono. Raises `SpecgenError` when it is missing, not sound, empty, not finite, of no usual rate, or its channels cancel."
     name, path = printable(path), as_path(path)
     if not path.is_file():
         raise SpecgenError(f"{name}: no such file; check the path")
     if check and isinstance(reason := check_audio(path), str):
         raise SpecgenError(f"{name}: {reason}; export it again, or leave it out")
-    require_readable(path)
-    try:
-        data, rate = soundfile.read(file_name(path), dtype="float32", always_2d=True)
-    except (RuntimeError, TypeError, ValueError, MemoryError) as error:  # a TypeError for .raw, which has no header
-        raise SpecgenError(f"{name}: cannot be read as sound ({why(error)}); give a wav, flac, ogg or mp3 file") from None
-    if not len(data):
-        raise SpecgenError(f"{name}: holds no samples; record it again or leave it out")
-    if not np.isfinite(data).all():
-        raise SpecgenError(f"{name}: holds samples that are not numbers; export it again or leave it out")
-    waveform = torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1))
+    waveform, rate = read_mono(path)
     return resample(waveform, rate, sample_rate or rate), sample_rate or rate
 
-# %% ../nbs/01_audio.ipynb #efbb0711
-SOUND_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
+# %% ../nbs/01_audio.ipynb #a9b1c014
+FASTEST = {".ogg": 192_000, ".oga": 192_000, ".flac": 655_350}  # hertz; more ends the interpreter in an ogg's encoder
 
 # %% ../nbs/01_audio.ipynb #5dfba32f
 def write_audio(
@@ -246,10 +323,13 @@ def write_audio(
     if (peak := np.abs(data).max()) > 1:
         warnings.warn(f"{path.name}: peak {peak:.2f} is beyond full scale, turned down to 1", stacklevel=2)
         data = data / peak
+    low, most = limit("lowest_rate"), FASTEST.get(path.suffix.lower(), limit("highest_rate"))
+    if not isinstance(sample_rate, Integral) or not low <= sample_rate <= most:
+        raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz (whole numbers from {low:g} to {most:g}); choose another rate or format")
     sound = BytesIO()  # since libsndfile says nothing when the disk is full
     try:
-        soundfile.write(sound, data, sample_rate, format=path.suffix[1:].upper())
-    except (RuntimeError, TypeError) as error:
+        soundfile.write(sound, data, int(sample_rate), format=path.suffix[1:].upper())
+    except UNDECODABLE as error:
         raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz ({why(error)}); choose another rate or format") from None
     with atomic(path) as temporary:
         temporary.write_bytes(sound.getbuffer())
@@ -267,73 +347,45 @@ def as_written(
     file.seek(0)
     return torch.from_numpy(soundfile.read(file, dtype="float32")[0])
 
-# %% ../nbs/01_audio.ipynb #e6e940f5
-def wav_chunks(
-    raw: bytes,  # a whole wav file
-) -> tuple[bytes, int, int]:  # its format chunk, where the samples start, how many bytes of them the header promises
-    "The two chunks that matter in a RIFF file (Microsoft & IBM, Multimedia Programming Interface 1.0, 1991)."
-    at, form = 12, b""
-    while at + 8 <= len(raw):
-        name, size = struct.unpack_from("<4sI", raw, at)
-        if name == b"data":
-            return form, at + 8, size
-        if name == b"fmt ":
-            form = raw[at + 8 : at + 8 + size]
-        at += 8 + size + size % 2
-    return form, len(raw), 0
-
-# %% ../nbs/01_audio.ipynb #150e9146
-SHORTEST = 0.01  # seconds; what is shorter is a click, not a recording
-SILENT = 1e-4  # span of the samples, of full scale
-
-def find_problem(
-    frames: int,  # samples of each channel
-    rate: int,  # hertz
-    low: float,  # the lowest sample, full scale = 1
-    high: float,  # the highest
-) -> str | None:  # what is wrong, or None
-    "Whether a sound can be used, from its length and range."
-    if not frames:
-        return "holds no samples"
-    if frames < SHORTEST * rate:
-        return f"too short: {frames} sample{'s' * (frames > 1)}, less than {SHORTEST * 1000:g} ms"
-    if not np.isfinite([low, high]).all():
-        return "holds samples that are not numbers"
-    return "silent" if high - low < SILENT else None
-
 # %% ../nbs/01_audio.ipynb #eafbb0af
 PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
+EXTENSIBLE = bytes.fromhex("000000001000800000aa00389b71")  # what follows the code in the extensible header
+
+
+def plain_format(form: bytes) -> str | None:
+    "The dtype of a plain wav's samples, from its format chunk; None for another one, and for a header that contradicts itself."
+    code, channels, _, _, width, bits = struct.unpack_from("<HHIIHH", form)
+    if code == 0xFFFE and form[26:40] == EXTENSIBLE:
+        code = int.from_bytes(form[24:26], "little")
+    return PLAIN.get((code, bits)) if channels <= 1024 and width == channels * bits // 8 else None
 
 # %% ../nbs/01_audio.ipynb #d3d6d455
-def check_wav(
-    raw: bytes,  # a whole wav file
-) -> tuple[float, int] | str | None:  # (seconds, hertz), what is wrong, or None for a wav that is not plain
-    "Measure a plain wav from its bytes alone."
-    form, start, size = wav_chunks(raw)
+def check_wav(raw: bytes) -> tuple[float, int] | str | None:
+    "Measure a plain wav from its bytes alone: (seconds, hertz), what is wrong, or None for a wav that is not plain."
+    found = list(chunks(raw))
+    form = next((raw[start : start + size] for name, start, size in found if name == b"fmt "), b"")
     if len(form) < 16:
         return "broken wav header: no format chunk"
-    code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", form)
-    if code == 0xFFFE and len(form) >= 26:  # the extensible header keeps the code elsewhere
-        code = int.from_bytes(form[24:26], "little")
-    if (code, bits) not in PLAIN:
-        return None
+    (channels, rate), there = struct.unpack_from("<HI", form, 2), [name for name, _, _ in found]
     if not channels or not rate:
         return f"broken wav header: {channels} channels at {rate} Hz"
-    there = len(raw) - start
-    if size > there and size < 0xFFFFFFFF - 1000:  # programs that write into a pipe promise the largest number there is
-        return f"truncated: the header promises {size} bytes of samples, {there} are there"
-    dtype = np.dtype(PLAIN[code, bits])
-    samples = np.frombuffer(raw, dtype, min(size, there) // dtype.itemsize, start)
-    low, high = (float(samples.min()), float(samples.max())) if len(samples) else (0, 0)
-    scale = 1 if dtype.kind == "f" else 2.0 ** (bits - 1)
-    frames = len(samples) // channels
-    return find_problem(frames, rate, low / scale, high / scale) or (frames / rate, rate)
+    start, size = promised_bytes(raw) or (len(raw), 0)
+    once = there.count(b"data") == there.count(b"fmt ") == 1 and there.index(b"fmt ") < there.index(b"data")
+    if not size or not once or not (name := plain_format(form)):
+        return None
+    if reason := broken_off(raw):
+        return reason
+    dtype = np.dtype(name)
+    frames = min(size, len(raw) - start) // (dtype.itemsize * channels)
+    samples = np.frombuffer(raw, dtype, frames * channels, start).reshape(frames, channels)
+    with np.errstate(over="ignore"):
+        span = spans(samples.astype(np.float32) if dtype.itemsize == 8 else samples) if frames else np.zeros((2, 1))
+    scale = 1 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
+    return find_problem(frames, rate, span / scale) or (frames / rate, rate)
 
 # %% ../nbs/01_audio.ipynb #8b15c4ea
-def ogg_is_whole(
-    tail: bytes,  # the last 64 KiB of an ogg file, or more
-) -> bool:
-    "Whether the last page is complete and marked as the end of the stream (RFC 3533, section 6)."
+def ogg_is_whole(tail: bytes) -> bool:
+    "Whether, by the last 64 KiB of an ogg file or more, the last page is complete and marked as the end of the stream (RFC 3533, section 6)."
     at = tail.rfind(b"OggS")
     if at < 0 or at + 27 > len(tail):
         return False
@@ -341,42 +393,42 @@ def ogg_is_whole(
     return bool(tail[at + 5] & 4) and at + 27 + tail[at + 26] + sum(table) <= len(tail)
 
 # %% ../nbs/01_audio.ipynb #2db384a4
-def check_decoded(
-    path: Path,
-    raw: bytes | None = None,  # its content, when it was read before
-) -> tuple[float, int] | str:  # (seconds, hertz), or what is wrong
-    "Measure any file soundfile reads by decoding all of it."
+MP3_SPARE = 2304  # samples; two frames of an mp3, which encoders count in different ways
+
+
+def check_decoded(path: Path, raw: bytes | None = None) -> tuple[float, int] | str:
+    "Measure any file soundfile reads, or its content, by decoding all of it: (seconds, hertz), or what is wrong."
+    whole = bytes_of(path) if raw is None else raw
+    if reason := broken_off(whole):
+        return reason
     try:
-        with soundfile.SoundFile(file_name(path) if raw is None else BytesIO(raw)) as file:
-            frames, low, high = 0, np.inf, -np.inf
-            for block in file.blocks(1 << 18, dtype="float32", always_2d=True):
-                frames += len(block)
-                low, high = np.minimum(low, block.min()), np.maximum(high, block.max())
-            if frames < file.frames < 1 << 40:
+        with open_sound(path, raw) as file:
+            frames, span = 0, None
+            for block in blocks(file, 1 << 20):
+                frames, span = frames + len(block), widened(span, spans(block))
+            spare = MP3_SPARE if file.format == "MP3" else 0
+            if frames + spare < file.frames < 1 << 40:
                 return f"truncated: the header promises {file.frames} samples, {frames} can be decoded"
             rate, ogg = file.samplerate, file.format == "OGG"
-    except (RuntimeError, TypeError) as error:
+    except UNDECODABLE as error:
         return f"cannot be read as sound ({why(error)})"
-    if ogg and not ogg_is_whole((raw or path.read_bytes())[-(1 << 17) :]):
+    if ogg and not ogg_is_whole(whole[-(1 << 17) :]):
         return "truncated: the ogg stream has no end"
-    return find_problem(frames, rate, float(low), float(high)) or (frames / rate, rate)
-
-# %% ../nbs/01_audio.ipynb #1a7e542a
-LARGE = 1 << 26  # bytes; larger wavs are measured in blocks
+    return find_problem(frames, rate, span) or (frames / rate, rate)
 
 # %% ../nbs/01_audio.ipynb #c4b189c0
 def check_audio(
     path: str | Path,
     raw: bytes | None = None,  # its content, when it was read before
 ) -> tuple[float, int] | str:  # (seconds, hertz), or what is wrong with the file
-    "Check that a file is a whole, audible sound. That it broke off is seen in wav, flac and ogg; mp3, aiff and au may hide it."
+    "Check that a file is a whole, audible sound. That it broke off is seen but in an mp3 without an index."
     path = Path(path)
     try:
         size = os.stat(path).st_size if raw is None else len(raw)
         if not size:
             return "empty file"
         if size < LARGE and path.suffix.lower() == ".wav":
-            raw = path.read_bytes() if raw is None else raw
+            raw = raw or path.read_bytes()
             if raw[:4] == b"RIFF" and raw[8:12] == b"WAVE" and (answer := check_wav(raw)) is not None:
                 return answer
         return check_decoded(path, raw)

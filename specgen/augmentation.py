@@ -106,6 +106,12 @@ def uniform(limit: float, like: torch.Tensor, generator: torch.Generator | None)
     "One number within ± `limit` for each of N spectrograms: (N, 1), float32, on their device."
     return (2 * draw(torch.rand, len(like), 1, generator=generator, device=like.device) - 1) * limit
 
+# %% ../nbs/10_augmentation.ipynb #0cddd22b
+def randn(shape, generator: torch.Generator | None, device, dtype=torch.float32) -> torch.Tensor:
+    "Gaussian noise drawn where the generator lives (so the same seed gives the same numbers on any device), then moved."
+    where = generator.device if generator is not None else "cpu"
+    return torch.randn(shape, generator=generator, device=where, dtype=dtype).to(device)
+
 # %% ../nbs/10_augmentation.ipynb #92384ea9
 def random_shift(
     spectrograms: torch.Tensor,  # (N, freq, time)

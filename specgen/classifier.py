@@ -25,7 +25,7 @@ from .augmentation import augment, distort, mixup
 from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
 from .models import Model, Preset
-from .recordings import Skipped, check_files
+from .recordings import Skipped, check_files, folders_below, is_folder, listing
 from .spectrogram import LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings, encode_waveforms, standardize
 from .training import TrainConfig, train
@@ -403,10 +403,8 @@ class Submission(NamedTuple):
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    "Every file in a folder and those below, in order; hidden ones are left out."
-    for path in sorted(folder.rglob("*")):
-        if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
+    "Every file in a folder and those below, also linked ones, in order; hidden ones are left out."
+    yield from sorted(here / entry.name for here in folders_below(folder, closed=True) for entry in listing(here) if not is_folder(entry))
 
 
 def sorted_files(paths: list[Path], progress: bool) -> tuple[list[Path], list[Skipped]]:

@@ -249,9 +249,10 @@ def transformer_predict(
 ):
     "Say what is heard in each recording, and how surely."
     from specgen.audio_transformer import AST
+    from specgen.datasets import readable_files
 
     with trained(AST, model, device, precision) as network:
-        print_files(network.predict_files(files, top), as_json)
+        print_files(network.predict_files(readable_files(files, lambda line: typer.echo(line, err=True)), top), as_json)
 
 # %% ../nbs/33_cli.ipynb #23d31364
 gan = typer.Typer(help="Train a conditional GAN of log-mels, and draw sounds with it.", no_args_is_help=True)
@@ -487,8 +488,7 @@ def main(
         from specgen.core import plainly
         if (said := plainly(error)) is None:
             raise
-        typer.echo(f"specgen: {said}", err=True)
-        sys.exit(2)
+        code = typer.echo(f"specgen: {said}", err=True) or 2
     if code == 130:
         typer.echo("stopped; the same command continues from here", err=True)
     if code:

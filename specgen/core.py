@@ -226,18 +226,42 @@ def write_json(path: str | Path, content) -> Path:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return Path(path)
 
+# %% ../nbs/00_core.ipynb #ca0f0001
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # how a cell begins that a spreadsheet would compute (OWASP, CSV injection)
+
+
+def as_cell(value):
+    "A value as a table's cell: a text that begins as a formula, and is no number, gets an apostrophe in front."
+    if not isinstance(value, str) or not FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_cell(cell: str) -> str:
+    "The text of a cell that `as_cell` made."
+    return cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell
+
+
+def as_cells(row: dict) -> dict:
+    "A row as `csv.DictWriter` shall write it."
+    return {as_cell(name): as_cell(value) for name, value in row.items()}
+
 # %% ../nbs/00_core.ipynb #c0000016
 def write_table(
     path: str | Path,
     rows: list[dict],
     columns: list[str] | None = None,  # None = every key, in the order of their first appearance
 ) -> Path:
-    "Write a CSV with a header atomically; what a row does not have stays empty."
+    "Write a CSV with a header atomically; what a row does not have stays empty, and no text is taken for a formula."
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.DictWriter(file, columns)
+        table = csv.DictWriter(file, list(map(as_cell, columns)))
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(map(as_cells, rows))
     return Path(path)
 
 
@@ -252,7 +276,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
         raise SpecgenError(f"{path}: cannot be read as a table ({error}); check the path") from None
     if any(isinstance(row.get(""), list) for row in rows):
         raise SpecgenError(f"{path}: has lines with more values than its header has names; mend it")
-    return rows
+    return [{from_cell(name): from_cell(cell) for name, cell in row.items()} for row in rows]
 
 # %% ../nbs/00_core.ipynb #c0000018
 def append_row(path: Path, row: dict):
@@ -262,13 +286,13 @@ def append_row(path: Path, row: dict):
         if not path.parent.is_dir():  # else it would be made anew, without what it held
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                columns = next(csv.reader(file), [])
+            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+                columns = list(map(from_cell, next(csv.reader(file), [])))
         if new := [name for name in row if name not in columns]:
             columns += new
             write_table(path, read_table(path) if path.exists() else [], columns)
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, columns).writerow(row)
+        with open(path, "a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.DictWriter(file, list(map(as_cell, columns))).writerow(as_cells(row))
     except OSError as error:
         raise error if isinstance(error, SpecgenError) else file_error(error, path, "cannot be written") from None
 

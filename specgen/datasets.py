@@ -11,7 +11,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -368,6 +368,21 @@ def find_files(
         raise SpecgenError(f"no recordings in {', '.join(map(str, files)) or 'what was given'}: name at least one sound file")
     return paths
 
+# %% ../nbs/08_datasets.ipynb #a8f0a001
+def readable_files(
+    files: list[str | Path],  # of `find_files`
+    tell: Callable[[str], None],  # is called with a line for each that can't be used
+) -> list[Path]:
+    "The files that can be used. Raises `SpecgenError` when none can."
+    paths = find_files(files)
+    answers = list(zip(paths, check_files(paths, "checking")[0], strict=True))
+    bad = [f"{printable(path)}: {answer.problem}" for path, answer in answers if answer.problem]
+    if len(bad) == len(paths):
+        raise SpecgenError(f"{bad[0]}; none of {len(bad)} files can be read")
+    for line in bad:
+        tell(f"specgen: {line}")
+    return [path for path, answer in answers if not answer.problem]
+
 # %% ../nbs/08_datasets.ipynb #b9d330f8
 AUDIOMNIST_TEST = "05 13 18 22 26 32 33 42 45 51 52 60".split()  # Becker et al. 2018: test speakers of the first of their five splits
 OFFICIAL = {
@@ -450,7 +465,8 @@ def split(
     mask = torch.tensor(is_test, dtype=torch.bool)
     if mask.all() or not mask.any():
         left = "nothing to train on" if mask.all() else "nothing to test on"
-        raise SpecgenError(f"dataset '{self.name}': a split by '{by}' leaves {left}; split otherwise, as by 'stratified'")
+        way = "split otherwise, as by 'stratified'" if by in ("speaker", "fold") else "no class has two recordings: add some"
+        raise SpecgenError(f"dataset '{self.name}': a split by '{by}' leaves {left}; {way}")
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
 
 # %% ../nbs/08_datasets.ipynb #bd408b81

@@ -6,6 +6,7 @@
 __all__ = ['GAN']
 
 # %% ../nbs/20_gan.ipynb #8f79d5ce
+import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -18,10 +19,10 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .audio import write_audio
-from .augmentation import augment, item_noise, spec_augment
+from .augmentation import augment, item_noise, randn, spec_augment
 from .core import SpecgenError, atomic, choose, seeded
 from .datasets import AudioDataset
-from .models import MELS_8K, Model, Preset, check_labels, randn
+from .models import MELS_8K, Model, Preset, check_labels
 from .spectrogram import HiFiGANMel, LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings
 from .training import TrainConfig, train_adversarial
@@ -296,7 +297,10 @@ def save_epoch(
 def watch_epoch(pair, folder: Path | None, per_epoch: int, score: Callable | None) -> dict:
     "Draw into the folder what the generator makes now; batch norm has counted the steps, also those before a kill."
     if folder:
-        save_epoch(folder, pair.generator, int(pair.generator.norms[0].norm.num_batches_tracked) // per_epoch)
+        try:
+            save_epoch(folder, pair.generator, int(pair.generator.norms[0].norm.num_batches_tracked) // per_epoch)
+        except (ValueError, RuntimeError, OSError) as error:  # a picture that can't be drawn doesn't end a training
+            warnings.warn(f"{folder}: nothing drawn ({error})", stacklevel=2)
     return score(pair.generator) if score else {}
 
 # %% ../nbs/20_gan.ipynb #2d2d4b8a

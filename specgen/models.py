@@ -31,7 +31,7 @@ from .core import plainly, read_json, require_readable, safe_name, seeded, sweep
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
-from .spectrogram_dataset import as_labels, as_values
+from .spectrogram_dataset import as_labels, as_values, check_finite
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ class Preset:
     def changed(self, **parts: dict) -> "Preset":
         "A copy with some settings replaced: changed(training={'steps': 10})."
         return replace(self, **{name: {**getattr(self, name), **values} for name, values in parts.items()})
-
-# %% ../nbs/11_models.ipynb #0cddd22b
-def randn(shape, generator: torch.Generator | None, device, dtype=torch.float32) -> torch.Tensor:
-    "Gaussian noise drawn where the generator lives (so the same seed gives the same numbers on any device), then moved."
-    where = generator.device if generator is not None else "cpu"
-    return torch.randn(shape, generator=generator, device=where, dtype=dtype).to(device)
 
 # %% ../nbs/11_models.ipynb #91c53e12
 def check_labels(
@@ -136,7 +130,10 @@ def in_batches(
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return torch.cat(results)
+    found = torch.cat(results)
+    if found.is_floating_point() and not found.isfinite().all():
+        raise SpecgenError(f"{type(self).__name__}: its answer holds numbers that are not finite; check what it was given")
+    return found
 
 # %% ../nbs/11_models.ipynb #550db926
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # beside 'auto'
@@ -264,6 +261,7 @@ def _from_pretrained(cls: Model, *, model_id: str, **settings):
     with seeded(0):  # first weights, all of which are replaced
         model = cls(**settings)
     load_model(model, weights, strict=True)
+    check_finite(model.state_dict())
     return model
 
 # %% ../nbs/11_models.ipynb #c7c6ed72

@@ -9,6 +9,7 @@ __all__ = ['DigitGenerator', 'run_pipeline', 'generate_speech']
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import torch
 from fastcore.basics import patch
@@ -69,12 +70,25 @@ def join(cls: DigitGenerator, flow: VelocityNetwork, autoencoder: Autoencoder, d
     model.autoencoder.load_state_dict(autoencoder.state_dict())
     return model.to(flow.device).eval()
 
+# %% ../nbs/31_pipeline.ipynb #70ae2b5b
+def named_words(text: str, classes: list[str]) -> list[str]:
+    "What stands between commas, in any Unicode spelling; a class with commas in its name is taken as one."
+    def parts(name: str) -> list[str]:
+        return [part.strip() for part in normalize("NFC", name).split(",")]
+
+    known, left, words = {tuple(parts(name)): name for name in classes}, parts(text), []
+    while left:
+        n = next((n for n in range(len(left), 0, -1) if tuple(left[:n]) in known), 1)
+        words.append(known.get(tuple(left[:n]), left[0]))
+        left = left[n:]
+    return words
+
 
 @patch
 def labels(self: DigitGenerator, text: str) -> torch.Tensor:
     "Words to labels (n,): single characters, or class names with commas between. Raises `SpecgenError` for an unknown one."
     single = all(len(name) == 1 for name in self.classes)
-    words = list("".join(text.replace(",", "").split())) if single else [word.strip() for word in text.split(",")]
+    words = list("".join(text.replace(",", "").split())) if single else named_words(text, self.classes)
     for word in words:
         if word not in self.classes:
             raise SpecgenError(f"'{word}' in '{text}': this model says {', '.join(self.classes)}; ask for these")

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import pooch
 import soundfile
@@ -30,7 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, resample
+from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, read_mono, resample
 from .core import SpecgenError, as_path, write_tensors
 
 # %% ../nbs/07_recordings.ipynb #8e5313ce
@@ -66,17 +66,25 @@ def listing(folder: Path) -> list[os.DirEntry]:
         raise SpecgenError(f"{printable(folder)}: cannot be opened ({error.strerror}); check the path and its permissions") from None
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    "Whether it is a folder, or a link to one; a link that leads nowhere is none."
+    try:
+        return entry.is_dir()
+    except OSError:  # it leads to itself
+        return False
+
+
 def sounds_in(
     folder: Path,
     suffixes: frozenset[str] = SOUND_SUFFIXES,
 ) -> list[Path]:  # sorted by name
     "The sound files that lie directly in a folder; hidden files and other kinds are not counted."
-    return [folder / e.name for e in listing(folder) if os.path.splitext(e.name)[1].lower() in suffixes and not e.is_dir()]
+    return [folder / e.name for e in listing(folder) if os.path.splitext(e.name)[1].lower() in suffixes and not is_folder(e)]
 
 
 def folders_in(folder: Path) -> list[Path]:
     "The folders that lie directly in a folder, sorted, without hidden ones."
-    return [folder / e.name for e in listing(folder) if e.is_dir()]
+    return [folder / e.name for e in listing(folder) if is_folder(e)]
 
 # %% ../nbs/07_recordings.ipynb #c956489f
 UNREADABLE = frozenset(".m4a .aac .wma .amr .ape .3gp .webm".split())  # sounds that libsndfile cannot read
@@ -165,7 +173,9 @@ def esc50_rows(table: Path) -> list[dict[str, str]]:
     "The rows of `esc50.csv`. Raises `SpecgenError` when it is not that table."
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            semicolons = ";" in file.readline()  # as some spreadsheets save it
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=";" if semicolons else ","))
         for row in rows:
             int(row["fold"]), row["filename"][0], row["category"][0], row["src_file"]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError, IndexError):
@@ -176,14 +186,18 @@ def esc50_rows(table: Path) -> list[dict[str, str]]:
 def esc50_entries(folder: Path) -> list[Entry]:
     "Entries of ESC-50: `audio/`, `meta/esc50.csv`; the speaker is the recording a clip was cut from, the take its letter."
     files = {path.stem: path for path in sounds_in(folder / "audio")}
-    entries = []
+    entries, lost = [], []
     for row in esc50_rows(folder / "meta" / "esc50.csv"):
         if path := files.pop(Path(row["filename"]).stem, None):
             letter = row.get("take") or "A"
             entries.append(Entry(path, row["category"], row["src_file"], ord(letter[0]) - ord("A"), int(row["fold"])))
+        else:
+            lost.append(Entry(folder / "audio" / row["filename"], problem="meta/esc50.csv lists it, but it isn't there"))
+    entries += lost if len(lost) < len(entries) else []  # else the table is that of a larger dataset
     return entries + [Entry(path, problem="wrong name: meta/esc50.csv has no such clip") for path in files.values()]
 
 # %% ../nbs/07_recordings.ipynb #6786b7ae
+NOISE = "lies in _background_noise_, which is no class; rename the folder if it shall be one"
 STRAY = "lies in no class folder; move it into a folder named after its class"
 
 
@@ -191,8 +205,9 @@ def class_entries(folder: Path) -> list[Entry]:
     "Entries of class-named folders; the class is the first folder below this one."
     entries = [Entry(path, problem=STRAY) for path in sounds_in(folder)]
     for sub in folders_in(folder):
-        label = os.fsencode(sub.name).decode("utf-8", "backslashreplace")
-        entries += [Entry(path, label) for here in folders_below(sub, folder) for path in sounds_in(here)]
+        label = normalize("NFC", os.fsencode(sub.name).decode("utf-8", "backslashreplace"))  # one name, whatever system wrote it
+        noise = NOISE if sub.name == "_background_noise_" else None
+        entries += [Entry(path, label, problem=noise) for here in folders_below(sub, folder) for path in sounds_in(here)]
     return entries
 
 # %% ../nbs/07_recordings.ipynb #3700acc8
@@ -352,7 +367,10 @@ def in_parallel(function: Callable, inputs: list, title: str, progress: bool, th
 def check_file(path: Path) -> tuple[Checked, bytes | None]:
     "What is in a file, and its bytes unless it is large or cannot be opened."
     try:
-        raw = path.read_bytes() if os.stat(path).st_size <= LARGE else None
+        found = os.stat(path)
+        if not (path.is_file() or path.is_dir()):
+            return Checked("is a pipe or a device, no file"), None
+        raw = path.read_bytes() if found.st_size <= LARGE else None
         answer = check_audio(path, raw)
         if isinstance(answer, str):
             return Checked(answer), raw
@@ -404,8 +422,8 @@ def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> 
         raise SpecgenError(f"{printable(recording.path)}: has changed since it was checked; load the dataset again")
     if raw is None:
         return read_audio(recording.path, sample_rate)[0]
-    data, rate = soundfile.read(BytesIO(raw), dtype="float32", always_2d=True)
-    return resample(torch.from_numpy(data[:, 0] if data.shape[1] == 1 else data.mean(1)), rate, sample_rate)
+    waveform, rate = read_mono(recording.path, raw)
+    return resample(waveform, rate, sample_rate)
 
 
 def decode_all(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool) -> list[torch.Tensor]:

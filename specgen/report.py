@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 # %% ../nbs/30_report.ipynb #858e3497
-from .augmentation import augment_dataset
+from .augmentation import augment_dataset, randn
 from .core import atomic, read_json
 from .filtering import filter_balance
 from .flow_matching import integrate
-from .models import Preset, randn
+from .models import Preset
 from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
 from .run_folder import RunFolder
 from .spectrogram_dataset import SpectrogramDataset

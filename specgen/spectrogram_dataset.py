@@ -113,6 +113,13 @@ def as_values(values, what: str) -> torch.Tensor:
         raise SpecgenError(f"{what} of type {found.dtype}: give floating-point numbers")
     return found.float()
 
+
+def check_finite(weights: dict[str, torch.Tensor]):
+    "Raises `SpecgenError` for weights that are no numbers."
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise SpecgenError(f"its weights hold numbers that are not finite ({name}); fetch or train it again")
+
 # %% ../nbs/09_spectrogram_dataset.ipynb #b15b0210
 def as_labels(
     labels,  # (N,) class numbers: a tensor, an array, a list or a tuple of whole numbers of any width

@@ -20,7 +20,8 @@ from specgen import models
 from specgen.audio import write_audio
 from specgen.core import SpecgenError, read_json
 from specgen.augmentation import check_seed, item_noise
-from specgen.models import Model, Preset, autocast_dtype, check_labels, fit_recordings, randn, save_samples, shipped_models, zero_init
+from specgen.augmentation import randn
+from specgen.models import Model, Preset, autocast_dtype, check_labels, fit_recordings, save_samples, shipped_models, zero_init
 from specgen.spectrogram import LogSTFT
 from specgen.spectrogram_dataset import encode_recordings
 
