@@ -44,22 +44,17 @@ def keep(table, rows):
     enter(path, rows, KEYS[table]) if path.is_file() else write_table(path, rows)
 
 
-def named(name):
-    "A preset for words; `voices` is `small` that has also learnt from the synthesised digits."
-    if name != "voices":
-        return Classifier.preset(name, "words")
-    return Classifier.presets["words/small"].changed(dataset=dict(voices="digits"), training=dict(epochs=14))  # as many steps as `small`
-
-
 def left_out_presets():
-    "The preset `words/copies` without one step at a time, by what is left out."
-    full = Classifier.presets["words/copies"]
+    "The preset `words/pretrained` without one step at a time, by what is left out."
+    full = Classifier.presets["words/pretrained"]
+
     def without(**augment):
         return replace(full, augment={name: value for name, value in {**full.augment, **augment}.items() if value is not None})
 
     warp = full.augment["warp"]
     return {
-        "distorted copies": full.changed(dataset=dict(copies=0)),
+        "published weights": full.changed(training=dict(speech_lr=None)),
+        "further training of them": full.changed(training=dict(speech_lr=0.0)),
         "other voices": without(warp={**warp, "voice": 0.0}),
         "other tempi": without(warp={**warp, "tempo": 0.0}),
         "other microphones": without(tilt_db=None),
@@ -133,7 +128,7 @@ def report(table):
 
 
 def speakers(args):
-    speaker_rows(args, "speakers", {name: named(name) for name in args.preset})
+    speaker_rows(args, "speakers", {name: Classifier.preset(name, "words") for name in args.preset})
     report("speakers")
 
 
