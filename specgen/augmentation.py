@@ -248,8 +248,7 @@ def energy_mixup(
 def augment_mixed(
     x: torch.Tensor,  # (N, freq, time), normalised logarithms of energies
     targets: torch.Tensor,  # (N, n_classes), how much of each class is heard
-    generator: torch.Generator | None = None,
-    *,
+    generator: torch.Generator | None = None, *,
     representation: Representation,  # of the spectrograms
     roll: bool = False,  # `time_roll`
     warp: dict | None = None,  # voice, tempo and frames of `vtlp_time_warp`
@@ -261,8 +260,7 @@ def augment_mixed(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # spectrograms, and the targets that belong to them
     "A training batch as one step sees it; without settings, as it is."
     r, unit = representation, representation.decibels
-    if roll:
-        x = time_roll(x, generator)
+    x = time_roll(x, generator) if roll else x
     if warp:
         x = vtlp_time_warp(x, generator, hertz=r.frequencies, **warp)
     if mix:

@@ -70,7 +70,7 @@ class Rescaled(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 6.5 + 2.4 * x
 
-
+# %% ../nbs/13_classifier.ipynb #sp130003
 def speech_stages() -> list[nn.Module]:
     "The blocks of the speech embedding of Lin et al. (2020), normalised: (N, 1, 32, time) -> (N, 96, 1, (time - 76) // 8 + 1)."
     blocks, before, sizes = [Rescaled()], 1, chain([(3, 3)], cycle([(3, 1), (1, 3)]))
@@ -280,8 +280,10 @@ def steps_config(n: int, epochs: int, batch_size: int, max_steps: float = math.i
     return TrainConfig(steps=steps, batch_size=batch_size, warmup=min(warmup, steps // 10), **settings)
 
 
-def start_from_published(model: Classifier, factor: float) -> dict[str, float] | None:
-    "Give `speech_stages` their published weights; -> the factor on the learning rate of all but the first two blocks, for `train`. 0 = all stay as they are."
+def start_from_published(model: Classifier, factor: float | None) -> dict[str, float] | None:
+    "Published weights for `speech_stages`; all but two blocks learn by a factor on the learning rate, for `train`. 0 = none, None = no start."
+    if factor is None:
+        return None
     weights = load_file(shipped_models()["specgen/speech-embedding"] / "model.safetensors")
     model.stages.load_state_dict(weights, strict=False)
     model.stages[: 3 if factor else len(SPEECH) + 2].requires_grad_(False)
@@ -312,8 +314,7 @@ def safe_precision(precision: str, model: Classifier) -> str:
 @patch(cls_method=True)
 def fit(
     cls: Classifier,
-    dataset: SpectrogramDataset,  # learns from `dataset.train`; the accuracy on `dataset.test` goes into the history
-    *,
+    dataset: SpectrogramDataset, *,  # learns from `dataset.train`; the accuracy on `dataset.test` goes into the history
     preset: str | Preset = "small",  # with the dataset's `about['domain']` before it, if it has one
     out: str | Path | None = None,  # folder of the checkpoint and the curves; the same call continues or returns at once
     seed: int = 0,
@@ -327,14 +328,12 @@ def fit(
         raise SpecgenError("no clips to train on: every clip of this dataset is held out, or there is none")
     with seeded(seed):
         model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db"))).to(memory_format=torch.channels_last)
-    settings = dict(preset.training)
+    settings = {**preset.training, "seed": seed, "precision": safe_precision(precision, model)}
     speech_lr = settings.pop("speech_lr", None)
-    config = steps_config(len(known), seed=seed, precision=safe_precision(precision, model), **settings)
-    changes = {**preset.augment, "depth_db": model.depth, "representation": dataset.representation}
-    loss, held = partial(classification_loss, n_classes=len(dataset.classes), **changes), dataset.test
-    scales = None if speech_lr is None else start_from_published(model, speech_lr)
-    validate = (lambda trained: {"accuracy": trained.evaluate(held)["accuracy"]}) if len(held) else None
-    train(model, known.tensors, loss, config, out=out, validate=validate, title="classifier", progress=progress, device=device, lr_scales=scales)
+    changes = {**preset.augment, "depth_db": model.depth, "representation": dataset.representation, "n_classes": len(dataset.classes)}
+    validate = (lambda trained: {"accuracy": trained.evaluate(dataset.test)["accuracy"]}) if dataset.is_test.any() else None
+    how = dict(out=out, validate=validate, progress=progress, device=device, lr_scales=start_from_published(model, speech_lr))
+    train(model, known.tensors, partial(classification_loss, **changes), steps_config(len(known), **settings), title="classifier", **how)
     return model
 
 # %% ../nbs/13_classifier.ipynb #6f08b634
