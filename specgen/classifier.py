@@ -82,6 +82,20 @@ def speech_stages() -> list[nn.Module]:
         blocks.append(nn.Sequential(*layers, nn.MaxPool2d(pool)))
     return [*blocks, nn.Conv2d(before, 96, (1, 3), bias=False), nn.BatchNorm2d(96)]
 
+# %% ../nbs/13_classifier.ipynb #sp130004
+def checked_speech_stages(size: tuple[int, int]) -> list[nn.Module]:
+    "The `speech_stages` for spectrograms (freq, time). Raises `SpecgenError` for a size that they don't take."
+    if size[0] != SPEECH_SIZE[0] or size[1] < SPEECH_SIZE[1]:
+        raise SpecgenError(f"spectrograms {tuple(size)}: the speech embedding takes {SPEECH_SIZE[0]} bands and at least {SPEECH_SIZE[1]} frames")
+    return speech_stages()
+
+
+def pooled(stages: list[nn.Module], bands: int | None, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    "Stages with an average over time and places of frequency (None = none of either) after them, and how many numbers come out."
+    place = (bands, 1) if bands else last_size(stages, size)
+    width = [layer for layer in nn.Sequential(*stages).modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(place), nn.Flatten()).train(), place[0] * place[1] * width
+
 # %% ../nbs/13_classifier.ipynb #bce5ba2c
 class Classifier(Model):
     "A convolutional classifier of spectrograms (N, freq, time), each side at least the product of the stages' steps."
@@ -105,13 +119,8 @@ class Classifier(Model):
         encoding: dict | None = None,  # settings of `encode_waveforms` that made them; None = it cannot read files
     ):
         super().__init__()
-        if speech and (size[0] != SPEECH_SIZE[0] or size[1] < SPEECH_SIZE[1]):
-            raise SpecgenError(f"spectrograms {tuple(size)}: the speech embedding takes {SPEECH_SIZE[0]} bands and at least {SPEECH_SIZE[1]} frames")
-        stages, width = (speech_stages(), 96) if speech else (conv_stages(channels, stem, convolutions), channels[-1])
-        pool = (bands, 1) if bands else last_size(stages, size)
-        self.stages = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(pool), nn.Flatten()).train()
-        self.embedding = nn.Sequential(nn.Dropout(dropout), nn.Linear(pool[0] * pool[1] * width, n_features), nn.ReLU())
-        self.speech = speech
+        self.stages, width = pooled(checked_speech_stages(size) if speech else conv_stages(channels, stem, convolutions), bands, size)
+        self.embedding = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, n_features), nn.ReLU())
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, len(classes)))
         self.classes, self.size, self.depth, self.encoding = list(classes), tuple(size), depth, encoding
         self.representation = Representation.from_dict(representation)
