@@ -1,10 +1,11 @@
 """How often the classifier is right: FSDD's official split, each of its six speakers left out, voices of a synthesiser, ESC-10's five folds.
 
     SPECGEN_DATA=... python benchmarks/classifier.py                                            # official split, six speakers, five folds: preset small
-    python benchmarks/classifier.py --only speakers --preset small,voices,copies,source         # classifier_speakers.csv; --seeds 3
-    python benchmarks/classifier.py --only left_out                                             # the preset copies without one step at a time
+    python benchmarks/classifier.py --only speakers --preset small,pretrained,source --seeds 0:3   # classifier_speakers.csv
+    python benchmarks/classifier.py --only pair --seeds 0:3                                     # small and pretrained asked together
+    python benchmarks/classifier.py --only left_out                                             # the preset pretrained without one step at a time
     python benchmarks/classifier.py --only nested                                               # trains nothing: reads the two tables
-    python benchmarks/classifier.py --only strangers --preset small,copies,source               # wants the program espeak-ng
+    python benchmarks/classifier.py --only strangers --preset small,pretrained,source           # wants the program espeak-ng
 
 Every training is kept under --out and taken up again from there; delete a folder to train it anew. Finished ones are entered into the tables under
 benchmarks/results in place of older rows. `accuracy_warped` is that of the mean of a clip's probabilities and those of eight copies of it, moved and warped.
@@ -32,6 +33,7 @@ from specgen.core import read_json, read_table, write_json, write_table
 from specgen.datasets import load_recordings
 
 RESULTS = Path(__file__).parent / "results"
+PAIR = "small", "pretrained"
 KEYS = {"speakers": ("config", "speaker", "seed"), "left_out": ("config", "speaker", "seed"), "strangers": ("config", "seed", "sounds"),
         "esc10": ("config", "fold", "seed")}
 ACCENTS = "en-us en-gb en-gb-scotland en-029 en-gb-x-rp en-gb-x-gbclan en-us-nyc".split()
@@ -44,22 +46,17 @@ def keep(table, rows):
     enter(path, rows, KEYS[table]) if path.is_file() else write_table(path, rows)
 
 
-def named(name):
-    "A preset for words; `voices` is `small` that has also learnt from the synthesised digits."
-    if name != "voices":
-        return Classifier.preset(name, "words")
-    return Classifier.presets["words/small"].changed(dataset=dict(voices="digits"), training=dict(epochs=14))  # as many steps as `small`
-
-
 def left_out_presets():
-    "The preset `words/copies` without one step at a time, by what is left out."
-    full = Classifier.presets["words/copies"]
+    "The preset `words/pretrained` without one step at a time, by what is left out."
+    full = Classifier.presets["words/pretrained"]
+
     def without(**augment):
         return replace(full, augment={name: value for name, value in {**full.augment, **augment}.items() if value is not None})
 
     warp = full.augment["warp"]
     return {
-        "distorted copies": full.changed(dataset=dict(copies=0)),
+        "published weights": full.changed(training=dict(speech_lr=None)),
+        "their staying as they are": full.changed(training=dict(speech_lr=0.1)),
         "other voices": without(warp={**warp, "voice": 0.0}),
         "other tempi": without(warp={**warp, "tempo": 0.0}),
         "other microphones": without(tilt_db=None),
@@ -133,7 +130,23 @@ def report(table):
 
 
 def speakers(args):
-    speaker_rows(args, "speakers", {name: named(name) for name in args.preset})
+    speaker_rows(args, "speakers", {name: Classifier.preset(name, "words") for name in args.preset})
+    report("speakers")
+
+
+def pair(args):
+    "Two networks that were built and trained differently, asked together: the mean of their probabilities."
+    fsdd = load_recordings("fsdd")
+    for seed in args.seeds:
+        for speaker in args.speakers:
+            probs, other, seconds = 0, 0, 0
+            for name in PAIR:
+                dataset = Classifier.prepare(fsdd, preset=name, by="speaker", test=speaker)
+                model, own = fitted(dataset, name, args.out / f"speakers_{name}_{speaker}_{seed}", seed)
+                x, labels = dataset.test.tensors
+                probs, other, seconds = probs + model.predict_proba(x), other + warped(model, x), seconds + own
+            right = dict(accuracy=percent(probs, labels), accuracy_warped=percent(other, labels))
+            keep("speakers", [dict(config=" + ".join(PAIR), speaker=speaker, seed=seed, n=len(labels), **right, cpu_seconds=seconds)])
     report("speakers")
 
 
@@ -210,8 +223,8 @@ def esc10(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, left_out, nested, strangers, esc10")
-    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, copies, source, voices")
+    parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, pair, left_out, nested, strangers, esc10")
+    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, pretrained, source")
     parser.add_argument("--seeds", type=lambda text: range(*map(int, text.split(":"))), default=range(1), help="trainings of each; 1:3 = seeds 1 and 2")
     parser.add_argument("--speakers", type=lambda text: text.split(","), default="george,jackson,lucas,nicolas,theo,yweweler", help="of FSDD")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")

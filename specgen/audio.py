@@ -27,7 +27,7 @@ import soxr
 import torch
 from torch.nn import functional as F
 
-from .core import SpecgenError, as_path, atomic, require_readable
+from .core import SpecgenError, as_path, atomic
 from .sound_headers import broken_off, chunks, counted, promised_bytes
 
 # %% ../nbs/01_audio.ipynb #c358c3cb

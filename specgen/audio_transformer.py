@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .audio import read_audio
-from .augmentation import augment, energy_mixup, time_roll, uniform, vtlp_time_warp
+from .augmentation import augment_mixed
 from .core import SpecgenError, read_json, seeded
 from .datasets import AudioDataset, find_files
 from .models import Model, Preset
@@ -317,28 +317,14 @@ def adapt(
 # %% ../nbs/25_audio_transformer.ipynb #58ec23b1
 @patch
 def augment_batch(
-    self: AST, x: torch.Tensor,  # (N, n_mels, frames), normalised logarithms of energies
+    self: AST,
+    x: torch.Tensor,  # (N, n_mels, frames), normalised logarithms of energies
     targets: torch.Tensor,  # (N, n_classes) proportions
-    generator: torch.Generator | None = None, *,
-    roll: bool = False,  # `time_roll`
-    warp: dict | None = None,  # voice and tempo of `vtlp_time_warp`
-    mix: bool = False,  # `energy_mixup`
-    gain_db: float = 0.0,  # at most so much louder or softer
-    tilt_db: float = 0.0,  # std of `random_eq`
-    mask: tuple[int, int] | None = None,  # of `spec_augment`, bands and frames
+    generator: torch.Generator | None = None,
+    **changes,  # of `augment_mixed`
 ) -> tuple[torch.Tensor, torch.Tensor]:  # spectrograms, and the targets that belong to them
     "A training batch as one step sees it."
-    r = self.representation
-    if roll:
-        x = time_roll(x, generator)
-    if warp:
-        x = vtlp_time_warp(x, generator, hertz=r.frequencies, **warp)
-    if mix:
-        energies, targets = energy_mixup(r.denormalize(x).exp(), targets, generator)
-        x = r.normalize(energies.clamp(min=r.floor).log())
-    if gain_db:
-        x = (x + uniform(gain_db / r.decibels, x, generator)[..., None]).clamp(min=r.normalize(math.log(r.floor)))
-    return augment(x, generator, tilt=tilt_db / r.decibels, mask=mask), targets
+    return augment_mixed(x, targets, generator, representation=self.representation, **changes)
 
 # %% ../nbs/25_audio_transformer.ipynb #11c93a0e
 @patch(cls_method=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['up_forward', 'down_back', 'faster', 'slower', 'augment_dataset', 'random_shift', 'vtlp_time_warp', 'random_eq',
-           'spec_augment', 'time_roll', 'augment', 'mixup', 'energy_mixup', 'distort']
+           'spec_augment', 'time_roll', 'augment', 'mixup', 'energy_mixup', 'augment_mixed', 'distort']
 
 # %% ../nbs/10_augmentation.ipynb #584c475b
 import math
@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from .core import SpecgenError, derive_seeds
+from .spectrogram import Representation
 from .spectrogram_dataset import SpectrogramDataset, standardize
 
 # %% ../nbs/10_augmentation.ipynb #6c46f072
@@ -249,6 +250,32 @@ def energy_mixup(
     p = 1 / (1 + pressure / pressure[other] * (1 - share) / share)
     own = (p.square() / (p.square() + (1 - p).square()))[..., None]
     return torch.lerp(energies[other], energies, own.to(energies)), torch.lerp(targets[other], targets, share.to(targets))
+
+# %% ../nbs/10_augmentation.ipynb #ab100002
+def augment_mixed(
+    x: torch.Tensor,  # (N, freq, time), normalised logarithms of energies
+    targets: torch.Tensor,  # (N, n_classes), how much of each class is heard
+    generator: torch.Generator | None = None, *,
+    representation: Representation,  # of the spectrograms
+    roll: bool = False,  # `time_roll`
+    warp: dict | None = None,  # voice, tempo and frames of `vtlp_time_warp`
+    mix: bool = False,  # `energy_mixup`
+    gain_db: float = 0.0,  # at most so much louder or softer
+    tilt_db: float = 0.0,  # std of `random_eq`
+    depth_db: float | None = None,  # of `standardize`
+    mask: tuple[int, int] | None = None,  # of `spec_augment`, rows and frames
+) -> tuple[torch.Tensor, torch.Tensor]:  # spectrograms, and the targets that belong to them
+    "A training batch as one step sees it; without settings, as it is."
+    r, unit = representation, representation.decibels
+    x = time_roll(x, generator) if roll else x
+    if warp:
+        x = vtlp_time_warp(x, generator, hertz=r.frequencies, **warp)
+    if mix:
+        energies, targets = energy_mixup(r.denormalize(x).exp(), targets, generator)
+        x = r.normalize(energies.clamp(min=r.floor).log())
+    if gain_db:
+        x = (x + uniform(gain_db / unit, x, generator)[..., None]).clamp(min=r.normalize(math.log(r.floor)))
+    return augment(x, generator, tilt=tilt_db / unit, depth=None if depth_db is None else depth_db / unit, mask=mask), targets
 
 # %% ../nbs/10_augmentation.ipynb #a314f4a5
 def shaped(x: torch.Tensor, gain: Callable) -> torch.Tensor:

@@ -8,23 +8,25 @@ __all__ = ['Classifier', 'write_submissions', 'submit']
 # %% ../nbs/13_classifier.ipynb #c422dc3f
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .audio import read_audio
-from .augmentation import augment, distort, mixup
+from .augmentation import augment_mixed
 from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
-from .models import Model, Preset
+from .models import Model, Preset, shipped_models
 from .recordings import Skipped, check_files, folders_below, is_folder, listing
 from .spectrogram import LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings, encode_waveforms, standardize
@@ -34,18 +36,65 @@ from .training import TrainConfig, train
 def conv_stages(
     channels: tuple[int, ...],  # of the stages
     stem: tuple[int, int],  # steps of the first stage along frequency and time; the others halve
+    convolutions: int = 1,  # of each stage but the first; those after the first keep the size
 ) -> list[nn.Module]:
     "Convolutions with growing channels, each with batch normalisation and ReLU: (N, 1, freq, time) -> (N, channels[-1], freq / ..., time / ...)."
     first, *others = channels
     layers = [nn.Conv2d(1, first, (stem[0] + 3, stem[1] + 3), stem, (stem[0] // 2 + 1, stem[1] // 2 + 1)), nn.BatchNorm2d(first), nn.ReLU()]
     for before, after in zip(channels, others, strict=False):
-        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+        for k in range(convolutions):
+            layers += [nn.Conv2d(after if k else before, after, 3, 1 if k else 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
     return layers
 
 
-def last_size(size: tuple[int, int], channels: tuple[int, ...], stem: tuple[int, int]) -> tuple[int, int]:
-    "(freq, time) of what `conv_stages` make of spectrograms of this size."
-    return tuple(-(-n // (step * 2 ** (len(channels) - 1))) for n, step in zip(size, stem, strict=True))
+def last_size(stages: list[nn.Module], size: tuple[int, int]) -> tuple[int, int]:
+    "(freq, time) of what stages make of spectrograms of this size."
+    with torch.no_grad(), torch.device("cpu"):
+        return tuple(nn.Sequential(*stages).eval()(torch.zeros(1, 1, *size)).shape[2:])
+
+# %% ../nbs/13_classifier.ipynb #sp130002
+SPEECH = ((24, (2, 2), 3), (48, (2, 1), 4), (72, (2, 2), 4), (96, (2, 1), 4), (96, (2, 2), 4))  # of the blocks: channels, pooling, convolutions
+SPEECH_SIZE = 32, 76  # bands, and the fewest frames
+
+
+class Bounded(nn.Module):
+    "max(x, 0.2 x, -0.4)."
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(x, 0.2).clamp(min=-0.4)
+
+
+class Rescaled(nn.Module):
+    "Normalised spectrograms in the units of the published weights, decimal logarithms of energies, of words in silence."
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 6.5 + 2.4 * x
+
+# %% ../nbs/13_classifier.ipynb #sp130003
+def speech_stages() -> list[nn.Module]:
+    "The blocks of the speech embedding of Lin et al. (2020), normalised: (N, 1, 32, time) -> (N, 96, 1, (time - 76) // 8 + 1)."
+    blocks, before, sizes = [Rescaled()], 1, chain([(3, 3)], cycle([(3, 1), (1, 3)]))
+    for channels, pool, n in SPEECH:
+        layers = []
+        for size in islice(sizes, n):
+            layers += [nn.Conv2d(before, channels, size, padding=(size[0] // 2, 0)), Bounded()]
+            before = channels
+        blocks.append(nn.Sequential(*layers, nn.MaxPool2d(pool)))
+    return [*blocks, nn.Conv2d(before, 96, (1, 3), bias=False), nn.BatchNorm2d(96)]
+
+# %% ../nbs/13_classifier.ipynb #sp130004
+def checked_speech_stages(size: tuple[int, int]) -> list[nn.Module]:
+    "The `speech_stages` for spectrograms (freq, time). Raises `SpecgenError` for a size that they don't take."
+    if size[0] != SPEECH_SIZE[0] or size[1] < SPEECH_SIZE[1]:
+        raise SpecgenError(f"spectrograms {tuple(size)}: the speech embedding takes {SPEECH_SIZE[0]} bands and at least {SPEECH_SIZE[1]} frames")
+    return speech_stages()
+
+
+def pooled(stages: list[nn.Module], bands: int | None, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    "Stages with an average over time and places of frequency (None = none of either) after them, and how many numbers come out."
+    place = (bands, 1) if bands else last_size(stages, size)
+    width = [layer for layer in nn.Sequential(*stages).modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(place), nn.Flatten()).train(), place[0] * place[1] * width
 
 # %% ../nbs/13_classifier.ipynb #bce5ba2c
 class Classifier(Model):
@@ -60,6 +109,8 @@ class Classifier(Model):
         bands: int | None = 4,  # places along frequency that are told apart at the end; None = every place of the last map, as the source does
         n_features: int = 128,  # numbers of the embedding
         dropout: float = 0.3,
+        convolutions: int = 1,  # of each stage but the first
+        speech: bool = False,  # `speech_stages` instead
         *,
         classes: list[str],  # names, so that a saved model can answer in words
         representation: dict,  # `Representation.to_dict()` of its spectrograms
@@ -68,9 +119,8 @@ class Classifier(Model):
         encoding: dict | None = None,  # settings of `encode_waveforms` that made them; None = it cannot read files
     ):
         super().__init__()
-        pool = (bands, 1) if bands else last_size(size, channels, stem)
-        self.stages = nn.Sequential(*conv_stages(channels, stem), nn.AdaptiveAvgPool2d(pool), nn.Flatten())
-        self.embedding = nn.Sequential(nn.Dropout(dropout), nn.Linear(pool[0] * pool[1] * channels[-1], n_features), nn.ReLU())
+        self.stages, width = pooled(checked_speech_stages(size) if speech else conv_stages(channels, stem, convolutions), bands, size)
+        self.embedding = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, n_features), nn.ReLU())
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, len(classes)))
         self.classes, self.size, self.depth, self.encoding = list(classes), tuple(size), depth, encoding
         self.representation = Representation.from_dict(representation)
@@ -79,7 +129,7 @@ class Classifier(Model):
 @patch
 def features(self: Classifier, x: torch.Tensor) -> torch.Tensor:
     "Spectrograms (N, freq, time), standardised if it has a `depth` -> embeddings (N, n_features); part of `forward`."
-    return self.embedding(self.stages(x[:, None]))
+    return self.embedding(self.stages(x[:, None].contiguous(memory_format=torch.channels_last)))
 
 
 @patch
@@ -146,6 +196,8 @@ Classifier.presets = {
 
 # %% ../nbs/13_classifier.ipynb #ed7ba303
 WORD_MELS = dict(n_mels=40, f_min=100.0, window=0.016, hop=0.01)  # bands; hertz; seconds; seconds
+SPEECH_MELS = dict(n_mels=32, f_min=60.0, f_max=3800.0, window=0.025, hop=0.01)  # those of the published speech embedding
+SPEECH_CLIPS = dict(n_frames=108, trim=True, depth_db=80.0, alone=False)  # likewise
 WORD_CHANGES = dict(warp=dict(voice=0.15, tempo=0.2, frames=6), tilt_db=4.3, depth_db=48.0, mask=(6, 8), smoothing=SMOOTHING)
 
 Classifier.presets |= {
@@ -157,27 +209,28 @@ Classifier.presets |= {
         dataset=WORD_MELS, augment=WORD_CHANGES,
         model=dict(channels=(32, 64, 128, 128), stem=(2, 2), bands=3),
         training=dict(epochs=30, max_steps=4000, batch_size=64, lr=3e-3, validate_every=200, **FULL)),
-    "words/copies": Preset(  # a minute of one core: small, that has also heard every clip in other rooms, through other microphones and lines
-        dataset=dict(WORD_MELS, copies=2), augment=WORD_CHANGES,
-        model=dict(channels=(32, 64, 128, 128), stem=(2, 2), bands=3),
-        training=dict(epochs=10, max_steps=4000, batch_size=64, lr=3e-3, validate_every=200, **FULL)),
+    "words/pretrained": Preset(  # under a minute of one core: the published speech embedding, as it is
+        dataset=SPEECH_MELS | SPEECH_CLIPS, augment={**WORD_CHANGES, "depth_db": None, "mask": (5, 8)},
+        model=dict(speech=True, bands=None),
+        training=dict(epochs=8, max_steps=4000, batch_size=64, lr=3e-3, speech_lr=0.0, validate_every=200, **FULL)),
     "words/source": Preset(dataset=dict(n_mels=128, f_min=0.0, window=0.064, hop=0.01), model=SOURCE, training=PLAIN),
 }
 
 # %% ../nbs/13_classifier.ipynb #36a2c113
-SOUND_MELS = dict(n_mels=128, f_min=0.0, window=0.064, hop=0.01)
-SOUND_CHANGES = dict(roll=True, tilt_db=2.0, mask=(24, 80), mixup=0.75, smoothing=SMOOTHING)
+SOUND_MELS = dict(n_mels=64, f_min=20.0, window=0.032, hop=0.02)
+SOUND_CHANGES = dict(roll=True, warp=dict(voice=0.15, tempo=0.2), mix=True, gain_db=6.0, tilt_db=4.3, mask=(8, 40), smoothing=SMOOTHING)
+SOUND_TRAINING = dict(batch_size=32, lr=1e-3, weight_decay=1.0, ema=0.998, grad_clip=2.0, warmup=200)
 
 Classifier.presets |= {
     "sounds/quick": Preset(
         dataset=SOUND_MELS, augment=SOUND_CHANGES,
         model=dict(channels=(16, 32, 64), stem=(4, 4)),
         training=dict(epochs=20, max_steps=100, batch_size=32, lr=3e-3, **FULL)),
-    "sounds/small": Preset(  # three minutes of one core
+    "sounds/small": Preset(  # two minutes of one core for a fold of ESC-10
         dataset=SOUND_MELS, augment=SOUND_CHANGES,
-        model=dict(channels=(32, 64, 128, 256), stem=(4, 4)),
-        training=dict(epochs=100, max_steps=4000, batch_size=32, lr=2e-3, validate_every=200, **FULL)),
-    "sounds/source": Preset(dataset=SOUND_MELS, model=SOURCE, training=PLAIN),
+        model=dict(channels=(32, 64, 128, 256), stem=(2, 4), convolutions=2),
+        training=dict(epochs=160, max_steps=6400, validate_every=400, **SOUND_TRAINING)),
+    "sounds/source": Preset(dataset=dict(n_mels=128, f_min=0.0, window=0.064, hop=0.01), model=SOURCE, training=PLAIN),
 }
 
 # %% ../nbs/13_classifier.ipynb #d4c063d5
@@ -187,43 +240,13 @@ def log_mel(
     f_min: float,  # hertz
     window: float,  # seconds
     hop: float,  # seconds
+    f_max: float | None = None,  # hertz, at most half the sample rate; None = that
 ) -> LogMel:
     "The log-mels of a preset; the FFT is long enough that no band stays empty."
     win_length, hop_length = round(window * sample_rate), round(hop * sample_rate)
     n_fft = max(2 ** math.ceil(math.log2(win_length)), 2 ** math.ceil(math.log2(sample_rate / 20)))
-    return LogMel.librosa(sample_rate=sample_rate, n_fft=n_fft, win_length=win_length, hop_length=hop_length, n_mels=n_mels, f_min=f_min, floor=1e-8)
-
-# %% ../nbs/13_classifier.ipynb #d7b7b002
-def distorted(waveforms: list[torch.Tensor], copies: int, sample_rate: int) -> list[torch.Tensor]:
-    "So many copies of sounds (samples,), all of them, then all again, each distorted on its own; the same ones every time."
-    generator = torch.Generator().manual_seed(0)
-    return [distort(w[None], generator, sample_rate=sample_rate)[0] for _ in range(copies) for w in waveforms]
-
-
-def with_sounds(
-    dataset: SpectrogramDataset,  # of `encode_recordings`
-    sounds: list[torch.Tensor],  # each (samples,), at the dataset's sample rate
-    labels: torch.Tensor,  # of the first ones; repeated for as many sounds as there are
-) -> SpectrogramDataset:
-    "A dataset with more training clips after its own; their speakers and paths are not kept."
-    how = {name: dataset.about[name] for name in ("peak", "trim", "depth_db", "alone")}
-    more = encode_waveforms(sounds, dataset.representation, dataset.spectrograms.shape[2], **how)
-    labels = labels.repeat(len(sounds) // len(labels))
-    is_test = torch.cat([dataset.is_test, torch.zeros(len(sounds), dtype=torch.bool)])
-    blank = {name: own + [None if name == "speakers" else ""] * len(sounds) for name in ("speakers", "paths") if (own := getattr(dataset, name))}
-    return replace(dataset, spectrograms=torch.cat([dataset.spectrograms, more]), labels=torch.cat([dataset.labels, labels]), is_test=is_test, **blank)
-
-
-# %% ../nbs/13_classifier.ipynb #d7b7b003
-def other_voices(name: str, dataset: SpectrogramDataset, copies: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-    "Sounds of another dataset and their distorted copies, and the labels of the former. Raises `SpecgenError` when its classes differ."
-    voices = load_recordings(name, progress=False)
-    if voices.classes != dataset.classes:
-        raise SpecgenError(f"voices '{name}': has the classes {', '.join(voices.classes)}, not {', '.join(dataset.classes)}; leave `voices` out of the preset")
-    rate = dataset.representation.sample_rate
-    sounds = list(voices.waveforms(rate))
-    return sounds + distorted(sounds, copies, rate), voices.labels
-
+    bands = dict(n_mels=n_mels, f_min=f_min, f_max=f_max and min(f_max, sample_rate / 2))
+    return LogMel.librosa(sample_rate=sample_rate, n_fft=n_fft, win_length=win_length, hop_length=hop_length, floor=1e-8, **bands)
 
 # %% ../nbs/13_classifier.ipynb #739893e2
 @patch(cls_method=True)
@@ -235,20 +258,12 @@ def prepare(
     by: str = "official",  # how the test clips are chosen; of `AudioDataset.split`
     test=None,  # likewise
     progress: bool = False,
-) -> SpectrogramDataset:  # the recordings in their order, then what the preset adds to the training clips
+) -> SpectrogramDataset:
     "Recordings to log-mels of one size, normalised by the statistics of the training clips."
     how = dict(cls.preset(preset, recordings.domain).dataset)
-    copies, voices = how.pop("copies", 0), how.pop("voices", None)
-    dataset = encode_recordings(recordings, log_mel(recordings.common_sample_rate(), **how), by=by, test=test, progress=progress)
-    dataset = replace(dataset, about={**dataset.about, "domain": recordings.domain, "copies": copies, "voices": voices})
-    known = (~dataset.is_test).nonzero().flatten().tolist()
-    if copies:
-        waveforms = recordings.waveforms(dataset.representation.sample_rate)
-        dataset = with_sounds(dataset, distorted([waveforms[i] for i in known], copies, dataset.representation.sample_rate), dataset.labels[known])
-    if voices:
-        dataset = with_sounds(dataset, *other_voices(voices, dataset, copies))
-    return dataset
-
+    clips = {name: how.pop(name) for name in ("n_frames", "trim", "depth_db", "alone") if name in how}
+    dataset = encode_recordings(recordings, log_mel(recordings.common_sample_rate(), **how), by=by, test=test, progress=progress, **clips)
+    return replace(dataset, about={**dataset.about, "domain": recordings.domain})
 
 # %% ../nbs/13_classifier.ipynb #a43bbd3a
 def classification_loss(
@@ -256,19 +271,15 @@ def classification_loss(
     batch: tuple[torch.Tensor, torch.Tensor],  # spectrograms (N, freq, time) and labels (N,)
     generator: torch.Generator,
     *,
-    change: Callable,  # (spectrograms, generator) -> spectrograms
-    mix: float = 0.0,  # share of the clips that are mixed
+    n_classes: int,
     smoothing: float = 0.0,  # share of the target that is spread over all classes
+    **changes,  # of `augment_mixed`
 ) -> tuple[torch.Tensor, dict]:
-    "Cross entropy and accuracy of a batch."
+    "Cross entropy with the shares of the classes; also how often the largest share is predicted."
     spectrograms, labels = batch
-    spectrograms = change(spectrograms, generator)
-    if mix:
-        spectrograms, other, own = mixup(spectrograms, generator, mix)
+    spectrograms, shares = augment_mixed(spectrograms, F.one_hot(labels, n_classes).float(), generator, **changes)
     logits = model(spectrograms).float()
-    loss = partial(F.cross_entropy, logits, label_smoothing=smoothing, reduction="none" if mix else "mean")
-    value = torch.lerp(loss(labels[other]), loss(labels), own).mean() if mix else loss(labels)
-    return value, {"accuracy": (logits.argmax(1) == labels).float().mean()}
+    return F.cross_entropy(logits, shares, label_smoothing=smoothing), {"accuracy": (logits.argmax(1) == shares.argmax(1)).float().mean()}
 
 # %% ../nbs/13_classifier.ipynb #d90afb8a
 def steps_config(n: int, epochs: int, batch_size: int, max_steps: float = math.inf, warmup: int = 0, **settings) -> TrainConfig:
@@ -278,16 +289,19 @@ def steps_config(n: int, epochs: int, batch_size: int, max_steps: float = math.i
     return TrainConfig(steps=steps, batch_size=batch_size, warmup=min(warmup, steps // 10), **settings)
 
 
-def batch_loss(representation: Representation, mixup: float = 0.0, smoothing: float = 0.0, tilt_db: float = 0.0, depth_db: float | None = None, **settings):
-    "The `classification_loss` of a preset's `augment`, its decibels in units of the spectrograms."
-    unit = representation.decibels
-    change = partial(augment, hertz=representation.frequencies, tilt=tilt_db / unit, depth=None if depth_db is None else depth_db / unit, **settings)
-    return partial(classification_loss, change=change, mix=mixup, smoothing=smoothing)
+def start_from_published(model: Classifier, factor: float | None) -> dict[str, float] | None:
+    "Published weights for `speech_stages`; all but two blocks learn by a factor on the learning rate, for `train`. 0 = none, None = no start."
+    if factor is None:
+        return None
+    weights = load_file(shipped_models()["specgen/speech-embedding"] / "model.safetensors")
+    model.stages.load_state_dict(weights, strict=False)
+    model.stages[: 3 if factor else len(SPEECH) + 2].requires_grad_(False)
+    return {"stages": factor} if factor else None
 
 # %% ../nbs/13_classifier.ipynb #6db59938
 def described(dataset: SpectrogramDataset, depth_db: float | None) -> dict:
     "What a `Classifier` notes of its dataset. Spectrograms that were standardised one by one before are not standardised again."
-    names, about = ("peak", "trim", "depth_db"), dataset.about
+    names, about = ("peak", "trim", "depth_db", "alone"), dataset.about
     return {
         "classes": list(dataset.classes), "representation": dataset.representation.to_dict(), "size": tuple(dataset.spectrograms.shape[1:]),
         "depth": depth_db if about.get("depth_db") is None else None,
@@ -309,8 +323,7 @@ def safe_precision(precision: str, model: Classifier) -> str:
 @patch(cls_method=True)
 def fit(
     cls: Classifier,
-    dataset: SpectrogramDataset,  # learns from `dataset.train`; the accuracy on `dataset.test` goes into the history
-    *,
+    dataset: SpectrogramDataset, *,  # learns from `dataset.train`; the accuracy on `dataset.test` goes into the history
     preset: str | Preset = "small",  # with the dataset's `about['domain']` before it, if it has one
     out: str | Path | None = None,  # folder of the checkpoint and the curves; the same call continues or returns at once
     seed: int = 0,
@@ -323,11 +336,13 @@ def fit(
     if not len(known):
         raise SpecgenError("no clips to train on: every clip of this dataset is held out, or there is none")
     with seeded(seed):
-        model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db")))
-    config = steps_config(len(known), seed=seed, precision=safe_precision(precision, model), **preset.training)
-    loss, held = batch_loss(dataset.representation, **{**preset.augment, "depth_db": model.depth}), dataset.test
-    validate = (lambda trained: {"accuracy": trained.evaluate(held)["accuracy"]}) if len(held) else None
-    train(model, known.tensors, loss, config, out=out, validate=validate, title="classifier", progress=progress, device=device)
+        model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db"))).to(memory_format=torch.channels_last)
+    settings = {**preset.training, "seed": seed, "precision": safe_precision(precision, model)}
+    speech_lr = settings.pop("speech_lr", None)
+    changes = {**preset.augment, "depth_db": model.depth, "representation": dataset.representation, "n_classes": len(dataset.classes)}
+    validate = (lambda trained: {"accuracy": trained.evaluate(dataset.test)["accuracy"]}) if dataset.is_test.any() else None
+    how = dict(out=out, validate=validate, progress=progress, device=device, lr_scales=start_from_published(model, speech_lr))
+    train(model, known.tensors, partial(classification_loss, **changes), steps_config(len(known), **settings), title="classifier", **how)
     return model
 
 # %% ../nbs/13_classifier.ipynb #6f08b634

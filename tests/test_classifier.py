@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from specgen.audio import peak_normalize, read_audio, write_audio
-from specgen.classifier import Classifier, classification_loss, log_mel, steps_config, submit, write_submissions
+from specgen.augmentation import augment_mixed
+from specgen.classifier import Classifier, classification_loss, log_mel, speech_stages, steps_config, submit, write_submissions
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
-from specgen.models import Preset, fit_recordings
+from specgen.models import Preset, fit_recordings, shipped_models
 from specgen.spectrogram import LogMel
 from specgen.spectrogram_dataset import SpectrogramDataset, encode_recordings, pad_or_crop, standardize
 
@@ -159,39 +161,60 @@ def test_nothing_to_learn_from_is_refused():
 
 def test_training_with_mixtures_and_masks_learns_too():
     dataset = bars()
-    preset = Classifier.presets["quick"].changed(augment=dict(mixup=0.8, mask=(2, 4)))
+    preset = Classifier.presets["quick"].changed(augment=dict(mix=True, gain_db=3.0, mask=(2, 4)))
     assert Classifier.fit(dataset, preset=preset, progress=False).evaluate(dataset)["accuracy"] > 0.99
 
 
-def test_the_loss_of_a_mixture_is_the_mixture_of_losses():
-    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
-    seen = []
-
-    def change(x, generator):
-        return x + 1
+def test_the_loss_is_of_the_shares_that_augmentation_gives():
+    logits, labels, seen = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]), []
 
     def model(x):
         seen.append(x)
         return logits
 
-    x = torch.arange(6.0)[:, None, None].expand(6, 2, 2)
-    loss, parts = classification_loss(model, (x, labels), torch.Generator().manual_seed(0), change=change, smoothing=0.1)
-    assert torch.equal(seen[0], x + 1)
-    assert loss == F.cross_entropy(logits, labels, label_smoothing=0.1) and parts["accuracy"] == (logits.argmax(1) == labels).float().mean()
-    loss, _ = classification_loss(model, (x, labels), torch.Generator().manual_seed(0), change=change, mix=1.0)
-    own, other = mixture_of(seen[1][:, 0, 0] - 1)
-    log = -logits.log_softmax(1)
-    expected = own * log[range(6), labels] + (1 - own) * log[range(6), labels[other]]
-    assert loss.item() == pytest.approx(expected.mean().item(), rel=1e-6)
+    x = torch.randn(6, 32, 16, generator=torch.Generator().manual_seed(0))
+    how = dict(representation=MELS, n_classes=3)
+    loss, parts = classification_loss(model, (x, labels), torch.Generator(), smoothing=0.1, **how)
+    assert torch.equal(seen[0], x)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, label_smoothing=0.1))
+    assert parts["accuracy"] == (logits.argmax(1) == labels).float().mean()
+    loss, _ = classification_loss(model, (x, labels), torch.Generator().manual_seed(0), mix=True, **how)
+    mixed, shares = augment_mixed(x, torch.eye(3)[labels], torch.Generator().manual_seed(0), representation=MELS, mix=True)
+    assert torch.equal(seen[1], mixed) and not torch.equal(mixed, x)
+    torch.testing.assert_close(loss, -(shares * logits.log_softmax(1)).sum(1).mean())
 
 
-def mixture_of(values):
-    "How much of its own (N,) each mixture of the numbers 0 to 5 has, and which is the other: what `mixup` drew with seed 0."
-    from specgen.augmentation import mixup
+# the published speech embedding
 
-    mixed, other, own = mixup(torch.arange(6.0)[:, None, None] + torch.zeros(6, 2, 2), torch.Generator().manual_seed(0), 1.0)
-    torch.testing.assert_close(mixed[:, 0, 0], values)
-    return own, other
+
+def test_the_speech_embedding_is_the_published_one_and_can_be_trained_further():
+    dataset = replace(bars(24, size=(32, 84)), about={"domain": "words"})
+    preset = Classifier.presets["words/pretrained"].changed(training=dict(epochs=1, batch_size=8, max_steps=2), augment=dict(warp=None))
+    weights = load_file(shipped_models()["specgen/speech-embedding"] / "model.safetensors")
+    assert sum(w.numel() for w in weights.values()) == 328128
+    model = Classifier.fit(dataset, preset=preset, progress=False)
+    assert model.embedding[1].in_features == 96 * 2  # 84 frames are one step of 8 more than 76
+    own = model.stages.state_dict()
+    assert all(torch.equal(own[name], weight.float()) for name, weight in weights.items())
+    further = Classifier.fit(dataset, preset=preset.changed(training=dict(speech_lr=0.1)), progress=False).stages.state_dict()
+    kept = {name for name, weight in weights.items() if torch.equal(further[name], weight.float())}
+    assert kept == {name for name in weights if name[0] in "12"}  # the first two blocks
+
+
+def test_an_impulse_is_seen_76_frames_wide():
+    blocks = torch.nn.Sequential(*speech_stages()[1:-1]).eval()
+    x = torch.zeros(1, 1, 32, 92, requires_grad=True)
+    y = blocks(x)
+    assert y.shape == (1, 96, 1, 3)
+    y[..., 1].sum().backward()
+    frames = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+    assert 8 <= frames.min() and frames.max() < 8 + 76
+
+
+@pytest.mark.parametrize("size", [(40, 92), (32, 75)])
+def test_the_speech_embedding_refuses_other_spectrograms(size):
+    with pytest.raises(SpecgenError, match="takes 32 bands and at least 76 frames"):
+        network(size, speech=True, bands=None)
 
 
 def test_epochs_become_steps():
@@ -216,40 +239,24 @@ def test_the_sources_preset_is_the_sources():
 def test_presets_follow_the_durations(tones):
     assert tones.domain == "words" and Classifier.prepare(tones, by="stratified").about["domain"] == "words"
     long = replace(tones, recordings=[replace(r, duration=5.0) for r in tones])
-    assert Classifier.preset("quick", long.domain).dataset["n_mels"] == 128
+    assert Classifier.preset("quick", long.domain).dataset["n_mels"] == 64
     with pytest.raises(SpecgenError, match="preset 'huge'"):
         Classifier.prepare(tones, preset="huge")
 
 
 def test_long_sounds_have_their_own_spectrograms(tmp_path):
     dataset = Classifier.prepare(load_recordings(tones_in(tmp_path, seconds=2.2, takes=4)), preset="quick", by="stratified")
-    assert dataset.spectrograms.shape[1] == 128 and dataset.about["domain"] == "sounds"
+    assert dataset.spectrograms.shape[1] == 64 and dataset.about["domain"] == "sounds"
     preset = replace(Classifier.presets["sounds/quick"], training=TINY.training)
     assert Classifier.fit(dataset, preset=preset, progress=False).depth is None
 
 
-def test_distorted_copies_are_learnt_from_and_nothing_else_changes(tones):
-    plain = Classifier.prepare(tones, preset="quick", by="stratified")
-    preset = Classifier.presets["words/quick"].changed(dataset=dict(copies=2))
-    more, again = (Classifier.prepare(tones, preset=preset, by="stratified") for _ in range(2))
-    n, n_train = len(plain), int((~plain.is_test).sum())
-    assert len(more) == n + 2 * n_train and more.about["copies"] == 2 and int(more.is_test.sum()) == int(plain.is_test.sum())
-    assert torch.equal(more.spectrograms[:n], plain.spectrograms) and torch.equal(more.spectrograms, again.spectrograms)
-    assert more.representation == plain.representation and more.test.paths == plain.test.paths
-    for k in range(2):
-        part = slice(n + k * n_train, n + (k + 1) * n_train)
-        assert torch.equal(more.labels[part], plain.train.labels)
-        assert (more.spectrograms[part] - plain.train.spectrograms).abs().amax((1, 2)).median() > 0.1
-    assert Classifier.fit(more, preset=TINY, progress=False).encoding is not None
-
-
-def test_voices_of_the_same_classes_are_added_and_others_refused(tones, tmp_path):
-    preset = Classifier.presets["words/quick"].changed(dataset=dict(voices=str(tones_in(tmp_path / "more", takes=3))))
-    dataset = Classifier.prepare(tones, preset=preset, by="stratified")
-    assert len(dataset) == len(tones) + 6 and dataset.labels[-6:].tolist() == load_recordings(tmp_path / "more").labels.tolist()
-    (tmp_path / "more" / "low").rename(tmp_path / "more" / "deep")
-    with pytest.raises(SpecgenError, match="has the classes deep, high, not high, low; leave `voices` out"):
-        Classifier.prepare(tones, preset=preset, by="stratified")
+def test_words_for_the_speech_embedding_are_as_long_as_it_needs(tones):
+    dataset = Classifier.prepare(tones, preset="pretrained", by="stratified")
+    assert dataset.spectrograms.shape[1:] == (32, 108) and dataset.representation.f_max == 3800
+    preset = Classifier.presets["words/pretrained"].changed(training=dict(max_steps=2))
+    model = Classifier.fit(dataset, preset=preset, progress=False)
+    torch.testing.assert_close(model.encode_files([r.path for r in tones]), dataset.spectrograms, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("others, rate", [({"slow": 4000}, 8000), ({"fast": 48000}, 8000)])

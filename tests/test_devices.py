@@ -230,7 +230,7 @@ def asked(*names, **settings):
     return {name: lambda model, x, name=name: getattr(model, name)(x, **settings) for name in names}
 
 
-CHANGES = dict(warp=dict(voice=0.15, tempo=0.2, frames=3), roll=True, tilt_db=4.0, depth_db=48.0, mask=(6, 8), mixup=0.75, smoothing=0.02)
+CHANGES = dict(warp=dict(voice=0.15, tempo=0.2, frames=3), roll=True, tilt_db=4.0, depth_db=48.0, mask=(6, 8), mix=True, gain_db=6.0, smoothing=0.02)
 EPOCH = dict(epochs=1, batch_size=8, lr=1e-3, log_every=1)
 TWO_STEPS = dict(steps=2, batch_size=6, lr=1e-3, ema=0.9, log_every=1)
 CLASSIFIER = Preset(Classifier.preset("words/quick").dataset, dict(channels=(8, 8), stem=(2, 2), bands=2), {**EPOCH, "ema": 0.9, "warmup": 1}, CHANGES)
