@@ -370,10 +370,11 @@ def item_generators(n: int, generator: torch.Generator | None, seed: int | None)
     """
     if generator is not None and seed is not None:
         raise SpecgenError("generator and seed: give one of them")
-    if seed is None:
-        seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device if generator is not None else "cpu"))
-    check_seed(seed)
-    return (torch.Generator().manual_seed(derive_seeds("item", seed, i)[0]) for i in range(n))
+    if seed is not None:
+        check_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+    own = int(torch.randint(1 << 62, (), generator=generator, device=generator.device if generator is not None else "cpu"))
+    return (torch.Generator().manual_seed(derive_seeds("item", own, i)[0]) for i in range(n))
 
 
 def item_noise(shape: tuple[int, ...], generator: torch.Generator | None, seed: int | None, device) -> torch.Tensor:

@@ -177,7 +177,7 @@ def build(self: SoundClassifier, channels, stem, bands: int, n_features: int):
         n = bands * channels[-1]
     else:
         self.stages, n = time_layers(N_MFCC, channels), 2 * channels[-1]
-        cosines = scipy.fft.dct(torch.eye(self.representation.n_mels).numpy(), axis=0, norm="ortho")[:N_MFCC]
+        cosines = scipy.fft.dct(torch.eye(self.representation.n_mels, device="cpu").numpy(), axis=0, norm="ortho")[:N_MFCC]
         self.register_buffer("dct", torch.from_numpy(cosines), persistent=False)
     self.embedding = nn.Sequential(nn.Dropout(0.3), nn.Linear(n, n_features), nn.ReLU())
     self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(n_features, len(self.classes)))

@@ -162,7 +162,7 @@ def _npz(path, **changes):
 ], ids=["text", "empty", "no settings", "unknown setting", "a word for a number", "no length", "missing"])
 def test_files_that_are_no_features(tmp_path, make):
     make(tmp_path / "bad.npz")
-    with pytest.raises(SpecgenError, match="bad.npz: (holds no reassigned spectrogram|no such file)"):
+    with pytest.raises(SpecgenError, match="bad.npz: (holds no reassigned spectrogram|cannot be read|settings: )"):
         invert_file(tmp_path / "bad.npz", tmp_path / "c.wav")
     assert not (tmp_path / "c.wav").exists()
 
