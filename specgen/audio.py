@@ -307,6 +307,18 @@ def read_audio(
 # %% ../nbs/01_audio.ipynb #a9b1c014
 FASTEST = {".ogg": 192_000, ".oga": 192_000, ".flac": 655_350}  # hertz; more ends the interpreter in an ogg's encoder
 
+# %% ../nbs/01_audio.ipynb #5dfba330
+def encoded(name: str, suffix: str, data: np.ndarray, sample_rate: int) -> memoryview:
+    "The content of a sound file; in memory first, since libsndfile says nothing when the disk is full."
+    low, most, sound = limit("lowest_rate"), FASTEST.get(suffix, limit("highest_rate")), BytesIO()
+    if not isinstance(sample_rate, Integral) or not low <= sample_rate <= most:
+        raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz (whole numbers from {low:g} to {most:g}); choose another rate or format")
+    try:
+        soundfile.write(sound, data, int(sample_rate), format=suffix[1:].upper())
+    except UNDECODABLE as error:
+        raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz ({why(error)}); choose another rate or format") from None
+    return sound.getbuffer()
+
 # %% ../nbs/01_audio.ipynb #5dfba32f
 def write_audio(
     path: str | Path,  # where to; the suffix chooses the format (wav, flac, ogg, mp3)
@@ -323,16 +335,9 @@ def write_audio(
     if (peak := np.abs(data).max()) > 1:
         warnings.warn(f"{path.name}: peak {peak:.2f} is beyond full scale, turned down to 1", stacklevel=2)
         data = data / peak
-    low, most = limit("lowest_rate"), FASTEST.get(path.suffix.lower(), limit("highest_rate"))
-    if not isinstance(sample_rate, Integral) or not low <= sample_rate <= most:
-        raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz (whole numbers from {low:g} to {most:g}); choose another rate or format")
-    sound = BytesIO()  # since libsndfile says nothing when the disk is full
-    try:
-        soundfile.write(sound, data, int(sample_rate), format=path.suffix[1:].upper())
-    except UNDECODABLE as error:
-        raise SpecgenError(f"{name}: cannot be written at {sample_rate} Hz ({why(error)}); choose another rate or format") from None
+    sound = encoded(name, path.suffix.lower(), data, sample_rate)
     with atomic(path) as temporary:
-        temporary.write_bytes(sound.getbuffer())
+        temporary.write_bytes(sound)
     return path
 
 # %% ../nbs/01_audio.ipynb #7f1c9df6

@@ -94,7 +94,8 @@ def pooled(stages: list[nn.Module], bands: int | None, size: tuple[int, int]) ->
     "Stages with an average over time and places of frequency (None = none of either) after them, and how many numbers come out."
     place = (bands, 1) if bands else last_size(stages, size)
     width = [layer for layer in nn.Sequential(*stages).modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
-    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(place), nn.Flatten()).train(), place[0] * place[1] * width
+    found = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(place), nn.Flatten()).train()
+    return found.to(memory_format=torch.channels_last), place[0] * place[1] * width
 
 # %% ../nbs/13_classifier.ipynb #bce5ba2c
 class Classifier(Model):
@@ -107,8 +108,7 @@ class Classifier(Model):
         channels: tuple[int, ...] = (32, 64, 128),  # of the stages; each but the first halves the spectrogram
         stem: tuple[int, int] = (8, 2),  # steps of the first stage along frequency and time
         bands: int | None = 4,  # places along frequency that are told apart at the end; None = every place of the last map, as the source does
-        n_features: int = 128,  # numbers of the embedding
-        dropout: float = 0.3,
+        n_features: int = 128, dropout: float = 0.3,  # numbers of the embedding; share of them that a training step leaves out
         convolutions: int = 1,  # of each stage but the first
         speech: bool = False,  # `speech_stages` instead
         *,
@@ -336,7 +336,7 @@ def fit(
     if not len(known):
         raise SpecgenError("no clips to train on: every clip of this dataset is held out, or there is none")
     with seeded(seed):
-        model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db"))).to(memory_format=torch.channels_last)
+        model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db")))
     settings = {**preset.training, "seed": seed, "precision": safe_precision(precision, model)}
     speech_lr = settings.pop("speech_lr", None)
     changes = {**preset.augment, "depth_db": model.depth, "representation": dataset.representation, "n_classes": len(dataset.classes)}

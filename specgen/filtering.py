@@ -289,8 +289,8 @@ def run_filter(
     **how,  # of the classifiers' trainings: device, precision, progress
 ) -> SpectrogramDataset:
     "What `filter_recordings` does, its arguments checked."
-    fitted = fit_recordings_to_frames(recordings, parts, representation, settings["n_frames"], settings["max_stretch"], how["progress"] is True)
-    rows, order, logs, representation = fitted
+    shape, shown = (settings["n_frames"], settings["max_stretch"]), how["progress"] is True
+    rows, order, logs, representation = fit_recordings_to_frames(recordings, parts, representation, *shape, shown)
     labels, is_test, classes = recordings.labels[order], torch.tensor([rows[i]["split"] == "test" for i in order]), list(recordings.classes)
     (mean, std), n_train = standardize_in_place(logs, ~is_test), int((~is_test).sum())
     if settings["drop"]:
@@ -299,12 +299,10 @@ def run_filter(
         filter_losses(rows, [i for i in order if rows[i]["split"] == "train"], *scored, classes, settings["drop"])
         require_labels(recordings, parts, rows)
     kept = torch.tensor([rows[i]["kept"] == "yes" for i in order])
-    specs, labels, is_test = keep_in_place(logs, kept), labels[kept], is_test[kept]
-    more = standardize_in_place(specs, ~is_test)
-    representation = replace(representation, mean=mean + std * more[0], std=std * more[1])
-    items = [recordings[i] for i in torch.tensor(order)[kept].tolist()]
-    who = dict(speakers=[item.speaker for item in items], paths=[recordings.below_root(item.path) for item in items])
-    about = dict(rows=rows, settings=settings)
+    specs, labels, is_test, items = keep_in_place(logs, kept), labels[kept], is_test[kept], [recordings[order[i]] for i in kept.nonzero()[:, 0].tolist()]
+    more, extra = standardize_in_place(specs, ~is_test)
+    who = dict(speakers=[r.speaker for r in items], paths=[recordings.below_root(r.path) for r in items])
+    representation, about = replace(representation, mean=mean + std * more, std=std * extra), dict(rows=rows, settings=settings)
     return SpectrogramDataset(specs, labels, classes, representation, is_test, **who, about=about)
 
 # %% ../nbs/16_filtering.ipynb #e89cb3ee

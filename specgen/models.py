@@ -31,7 +31,7 @@ from .core import plainly, read_json, require_readable, safe_name, seeded, sweep
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
-from .spectrogram_dataset import as_labels, as_values, check_finite
+from .spectrogram_dataset import as_labels, as_values, check_finite, filled, finite
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)
@@ -123,17 +123,13 @@ def in_batches(
     try:
         results = []
         for parts in zip(*(t.split(size) for t in tensors), strict=True):
-            n, more = len(parts[0]), (size - len(parts[0])) * (alike and len(parts[0]) > 0)
-            parts = (torch.cat([part, part[-1:].expand(more, *part.shape[1:])]) if more else part for part in parts)
-            there = (part.to(self.device, dtype if part.is_floating_point() else None) for part in parts)
-            results.append(function(*there)[:n].to(tensors[0].device))
+            given = (filled(part, size) if alike else part for part in parts)
+            there = (part.to(self.device, dtype if part.is_floating_point() else None) for part in given)
+            results.append(function(*there)[: len(parts[0])].to(tensors[0].device))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    found = torch.cat(results)
-    if found.is_floating_point() and found.device.type != "meta" and not found.isfinite().all():
-        raise SpecgenError(f"{type(self).__name__}: its answer holds numbers that are not finite; check what it was given")
-    return found
+    return finite(torch.cat(results), type(self).__name__)
 
 # %% ../nbs/11_models.ipynb #550db926
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # beside 'auto'

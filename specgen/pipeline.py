@@ -353,9 +353,8 @@ def run_pipeline(
 ) -> dict:  # the scores, as in scores.json
     """Recordings in, generated speech and a report page out.
 
-    Interrupted at any point, the same call continues; with as many threads on the same processor it ends with the same scores. Under
-    `accelerate launch` every process takes its share of the trainings. Raises `SpecgenError` for recordings that cannot be used and
-    for a folder that holds another run.
+    Interrupted at any point, the same call continues; with as many threads on the same processor it ends with the same scores. Under `accelerate launch`
+    every process takes its share of the trainings. Raises `SpecgenError` for recordings that cannot be used and a folder that holds another run.
     """
     check_seed(seed)
     plan = Plan(choose("preset", preset, {name: name for name in PIPELINE_PRESETS}), seed, progress and main_process(), default_device(device), precision)

@@ -44,7 +44,7 @@ def alone(monkeypatch, tmp_path):
 
 def accounted(dataset, folder):
     "Every sound is used or listed with a reason, and none is both."
-    used, listed = {os.path.realpath(r.path) for r in dataset}, {os.path.realpath(bad.path) for bad in dataset.skipped if os.path.exists(bad.path)}
+    used, listed = {os.path.realpath(r.path) for r in dataset}, {os.path.realpath(bad.path) for bad in dataset.skipped if os.path.lexists(bad.path)}
     assert not used & listed and used | listed == {os.path.realpath(path) for path in sounds_below(folder)}
     assert all(len(bad.reason) > 5 and "\n" not in bad.reason for bad in dataset.skipped)
     return dataset
