@@ -172,7 +172,7 @@ def reassigned_spectrogram(
     return reassign_batches(y, framing, pad_mode, clip, options)
 
 # %% ../nbs/26_reassignment.ipynb #b15b0403
-SETTINGS = dict(sr=float, n_fft=int, hop_length=int, win_length=int, window=str, center=bool, ref_power=float, length=float)
+STORED = dict(sr=float, n_fft=int, hop_length=int, win_length=int, window=str, center=bool, ref_power=float, length=float)
 
 
 def read_member(archive: zipfile.ZipFile, name: str, kinds: str) -> np.ndarray:
@@ -206,7 +206,7 @@ def read_features(npz: Path) -> tuple[list[np.ndarray], dict]:
 # %% ../nbs/26_reassignment.ipynb #b15b0404
 def check_features(npz: Path, settings: dict, freqs: np.ndarray, times: np.ndarray, mags: np.ndarray):
     "Raises `SpecgenError` unless settings and shapes of a file belong together."
-    check_settings(f"{npz}: settings", settings, SETTINGS, SETTINGS)
+    check_settings(f"{npz}: settings", settings, STORED, STORED)
     check_rate(settings["sr"], f"{npz}: sr")
     Framing(*(settings[name] for name in ("sr", "n_fft", "hop_length", "win_length", "window", "center"))).check()
     if mags.ndim != 2 or not freqs.shape == times.shape == mags.shape or any(part.dtype.itemsize not in (4, 8) for part in (freqs, times, mags)):
