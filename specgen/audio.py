@@ -99,7 +99,7 @@ def fits(value, kind) -> bool:
         return all(fits(v, one) for v, one in pairs) and (origin is list or ... in inside or len(value) == len(inside) or not inside)
     if kind in (int, float):
         whole = isinstance(value, Integral) and abs(value) <= limit("size")
-        return not isinstance(value, (bool, np.bool_)) and (whole or kind is float and isinstance(value, Real) and bool(np.isfinite(value)))
+        return not isinstance(value, (bool, np.bool_)) and (whole or kind is float and isinstance(value, Real) and abs(value) <= sys.float_info.max)
     return value is None if kind is NoneType else not isinstance(kind, type) or isinstance(value, kind)
 
 
