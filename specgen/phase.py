@@ -131,6 +131,8 @@ def phase_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # each shaped as log: radians per frame, radians per bin
     "How the phase turns from frame to frame and from bin to bin, read off the magnitudes (Portnoff 1979; Průša et al. 2017)."
     win_length, log = check_sizes(n_fft, hop_length, win_length), check_magnitudes(log, n_fft)
+    if win_length < 3:
+        raise SpecgenError(f"window of {win_length} samples: too short to tell phases from magnitudes; give n_fft and win_length of at least 3")
     gamma, centre = gaussian_width(window, win_length), (n_fft - win_length) // 2 + win_length / 2
     across, along = torch.gradient(log, dim=(-2, -1))
     turn = 2 * torch.pi * hop_length / n_fft * torch.arange(log.shape[-2], dtype=log.dtype, device=log.device)[:, None]

@@ -238,3 +238,9 @@ def test_long_clips_are_taken_in_blocks(monkeypatch):
 def test_a_clip_sounds_alone_as_in_a_batch():
     mags = stft(sound(3, 4000), **SMALL).abs()
     torch.testing.assert_close(phase_retrieval(mags[1], **SMALL), phase_retrieval(mags, **SMALL)[1], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("n_fft", [1, 2])
+def test_a_window_too_short_for_phases_is_told(n_fft):
+    with pytest.raises(SpecgenError, match=f"window of {n_fft} samples: too short"):
+        phase_retrieval(torch.ones(n_fft // 2 + 1, 9), n_fft=n_fft, hop_length=1)
