@@ -7,11 +7,12 @@ rows say how many epochs are done, what they cost, and what the rest would (`cpu
 results/source_curves.csv, figures to results/source_vae.csv and results/source_transformer.csv, in place of older rows of the same training.
 
 `vae` is the standard one: 256 x 64 at 22,050 Hz, every file scaled by its own lowest and highest value, 128 latents, 1e6 MSE + KL, batches of 64, 150 epochs.
-`mixture` has a prior of two Gaussians that start near zero, 256 latents, an independent Bernoulli decoder, batches of 16, 15 epochs; its posterior is
-diagonal, the source's is not. Beside them, trained here to its end: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
+`mixture` has a prior of two Gaussians that start near zero, 256 latents, a posterior with a whole covariance matrix, an independent Bernoulli decoder,
+batches of 16, 15 epochs. Beside them, trained here to its end: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
 LibriSpeech: the recordings of strangers. `distance` compares log-mels of a sound with those of the recording, dB.
 """
 import argparse
+import math
 import os
 import signal
 import threading
@@ -24,19 +25,72 @@ import torch
 from common import curve, enter, machine
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
 
 from specgen.audio import peak_normalize, read_audio, resample
 from specgen.audio_transformer import AST, start_model
+from specgen.augmentation import randn
 from specgen.core import read_json, write_json
 from specgen.datasets import load_recordings
 from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.spectrogram import LogMel, rmse_db
 from specgen.spectrogram_dataset import encode_waveforms
-from specgen.vae import VAE, untrained, zero_phase
+from specgen.training import train
+from specgen.vae import VAE, train_config, untrained, zero_phase
 
 RESULTS = Path(__file__).parent / "results"
-MIXTURE = dict(prior="mixture", components=2, rank=0, likelihood="bernoulli", clusters=False, latents=256)
+MIXTURE = dict(components=2, rank=0, likelihood="bernoulli", latents=256)
 HEARD = LogMel(sample_rate=8000, n_fft=256, hop_length=80, n_mels=64, floor=1e-4)  # what `distance` is measured with
+
+
+class WholeCovariance(nn.Module):
+    "An encoder whose last layer tells the means of posteriors and the lower triangles of their covariances' roots: features (N, F) -> (N, L + L (L + 1) / 2)."
+
+    def __init__(self, features: int, latents: int):
+        super().__init__()
+        self.latents, self.tell = latents, nn.Linear(features, latents + latents * (latents + 1) // 2)
+
+    def forward(self, x):
+        "Means and the logarithms of the marginal variances, side by side as `VAE.encode` reads them."
+        mean, root = self.posterior(x)
+        return torch.cat([mean, root.square().sum(-1).log()], 1)
+
+    def posterior(self, x):
+        "Means (N, L) and roots (N, L, L) of covariances."
+        mean, numbers = self.tell(x).float().tensor_split([self.latents], 1)
+        rows, columns = torch.tril_indices(self.latents, self.latents, device=x.device)
+        root = numbers.new_zeros(len(x), self.latents, self.latents)
+        root[:, rows, columns] = torch.where(rows == columns, F.softplus(numbers) + 1e-5, numbers)
+        return mean, root
+
+
+def whole_loss(model, batch, generator):
+    "The negative evidence lower bound, nats a value, of one sample of posteriors with whole covariances."
+    x, labels = batch
+    mean, root = model.encoder[-1].posterior(model.encoder[:-1](x[:, None]).float())
+    noise = randn(mean.shape, generator, mean.device)
+    z = mean + (root @ noise[..., None])[..., 0]
+    posterior = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1) - root.diagonal(dim1=1, dim2=2).log().sum(1)
+    kl, y = posterior - model.prior.log_prob(z), model.decoder_mean(z)
+    loss = (kl - model.log_likelihood(x, y)).mean() / math.prod(model.shape)
+    return loss, {"kl": kl.mean(), "error": (y.detach() - x).square().mean()}
+
+
+def untrained_mixture(data, preset, seed):
+    "The source's mixture model."
+    model = untrained(data, preset, "mixture", False, seed, MIXTURE)
+    torch.manual_seed(seed)
+    model.encoder[-1] = WholeCovariance(model.encoder[-1].in_features, model.latents)
+    return model
+
+
+@torch.no_grad()
+def whole_evidence(model, x, labels, seed=0):
+    "As `vae.evidence`, of posteriors with whole covariances; no bits, since a Bernoulli likelihood of grey values is no density."
+    generator = torch.Generator().manual_seed(seed)
+    kl = sum(len(part) * whole_loss(model, (part, labels), generator)[1]["kl"].item() for part in x.split(50)) / len(x)
+    return {"kl": kl, "error": rmse_db(x, model.reconstruct(x), model.representation)}
 
 
 def for_minutes(folder, minutes, work):
@@ -63,8 +117,7 @@ def weights_so_far(model, folder):
         model.load_state_dict({name.removeprefix("model."): file.get_tensor(name) for name in file.keys() if name.startswith("model.")})
         record = file.metadata()["record"]
     done, steps = (int(record.split(f'"{name}": ')[1].split(",")[0].rstrip("}")) for name in ("step", "steps"))
-    model.eval().save_pretrained(folder / "model")
-    return model, done, steps
+    return model.eval(), done, steps
 
 
 def costs(done, steps, per_epoch, seconds):
@@ -118,15 +171,22 @@ def vae_rows(name, model, data, listeners, folder):
 def vae(args, title):
     "One of the source's models as far as it goes, and beside the standard one the preset `small`."
     recordings = load_recordings("fsdd")
-    preset, how = VAE.preset("source"), {} if title == "vae" else dict(MIXTURE)
-    if how:
+    preset = VAE.preset("source")
+    if title == "mixture":
         preset = preset.changed(training=dict(batch_size=16, epochs=15))
     data, folder = VAE.prepare(recordings, preset=preset), args.out / f"{title}_{args.seed}"
-    seconds = for_minutes(folder, args.minutes, lambda: VAE.fit(data, preset=preset, out=folder, seed=args.seed, progress=False, **how))
+    model = untrained(data, preset, "standard", True, args.seed, {}) if title == "vae" else untrained_mixture(data, preset, args.seed)
+
+    def work():
+        if title == "vae":
+            return VAE.fit(data, preset=preset, out=folder, seed=args.seed, progress=False)
+        config, validate = train_config(preset, len(data.train), args.seed, "auto"), lambda model: whole_evidence(model, *data.test.tensors)
+        return train(model, data.train, whole_loss, config, out=folder, validate=validate, title="mixture", progress=False)
+
+    seconds = for_minutes(folder, args.minutes, work)
     sounds = SoundDataset.prepare(recordings)
     listeners = sounds, SoundEvaluator.fit(sounds, out=args.judges, progress=False)
-    prior, clusters = how.pop("prior", "standard"), how.pop("clusters", True)
-    model, done, steps = weights_so_far(untrained(data, preset, prior, clusters, args.seed, how), folder)
+    model, done, steps = weights_so_far(model, folder)
     cost = costs(done, steps, -(-len(data.train) // preset.training["batch_size"]), seconds)
     rows = [{**row, **cost} for row in vae_rows(title, model, data, listeners, folder)]
     if title == "vae":
