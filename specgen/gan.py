@@ -217,7 +217,7 @@ def sample(
     truncation: float | None = None,  # of the noise: 1 is as in training, less is more typical (Brock et al. 2019); None = the model's own
     generator: torch.Generator | None = None,  # of the noise
     seed: int | None = None,  # instead of a generator; with neither, every call draws anew
-    batch_size: int = 64,
+    batch_size: int = 16,
 ) -> torch.Tensor:  # (N, mels, frames)
     "Draw spectrograms. Raises `SpecgenError` for labels that don't exist."
     labels = check_labels(labels, self.n_classes)

@@ -189,7 +189,7 @@ def decode(self: VAE, z: torch.Tensor) -> torch.Tensor:
     return torch.where(y < self.span[0] + self.silence, self.span[0], y)
 
 # %% ../nbs/22_vae.ipynb #3e94a18d
-ALIKE = dict(size=64, alike=True)  # so that a clip returns the same alone and in company
+ALIKE = dict(size=16, alike=True)  # so that a clip returns the same alone and in company
 
 
 @patch
