@@ -351,10 +351,10 @@ def vae_reconstruct(
     "Send recordings through the model and back into sound; beside each, what it sounds like without the model."
     import torch
 
-    from specgen.datasets import find_files
+    from specgen.datasets import readable_files
     from specgen.vae import VAE
 
-    paths = find_files(files)
+    paths = readable_files(files, lambda line: typer.echo(line, err=True))
     with trained(VAE, model, device, precision) as network:
         given = network.encode_files(paths)
         both = torch.stack([given, network.reconstruct(given).to(given)], 1).flatten(0, 1)

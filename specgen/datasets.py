@@ -378,7 +378,7 @@ def readable_files(
     answers = list(zip(paths, check_files(paths, "checking")[0], strict=True))
     bad = [f"{printable(path)}: {answer.problem}" for path, answer in answers if answer.problem]
     if len(bad) == len(paths):
-        raise SpecgenError(f"{bad[0]}; none of {len(bad)} files can be read")
+        raise SpecgenError(f"{bad[0]}; none of {len(bad)} files can be read: check the path, or name other recordings")
     for line in bad:
         tell(f"specgen: {line}")
     return [path for path, answer in answers if not answer.problem]
