@@ -242,13 +242,13 @@ def check_weights(kind: type[Model], settings: dict, held: dict[str, tuple], whe
     try:
         with torch.device("meta"):
             wanted = {name: tuple(t.shape) for name, t in kind(**settings).state_dict().items()}
-    except SpecgenError as error:
-        raise SpecgenError(f"{where}: {error}") from None
     except Exception as error:  # whatever a stranger's settings lead to
-        raise SpecgenError(f"{where}: no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})") from error
+        if not (ours := isinstance(error, SpecgenError)) and plainly(error):
+            raise
+        reason = str(error) if ours else f"no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})"
+        raise SpecgenError(f"{where}: {reason}") from error
     if other := sorted(name for name in wanted.keys() & held.keys() if wanted[name] != held[name]):
-        sizes = f"{other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}"
-        raise SpecgenError(f"model.safetensors: {sizes}; fetch both files again")
+        raise SpecgenError(f"model.safetensors: {other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}; fetch both files again")
 
 # %% ../nbs/11_models.ipynb #b15b0311
 @patch(cls_method=True)

@@ -68,7 +68,9 @@ def test_settings_are_compared_with_annotations():
                          ({"pair": [1]}, r"pair \[1\]"), ({"names": [1]}, r"names \[1\]"), ({"on": 1}, "on 1 has to be true or false"),
                          ({"m": 1}, "'m' is unknown; known are n, x")):
         refused(lambda bad=bad: check_settings("a.json", {**good, **bad}, known), f"a.json: .*{message}")
-    assert check_settings("a.json", {**good, "x": 10**30}, known)["x"] == 10**30  # no number of numpy's
+    assert check_settings("a.json", {**good, "x": 10**18}, known)["x"] == 10**18
+    refused(lambda: check_settings("a.json", {**good, "x": 10**30}, known), "a.json: x 1000")  # no whole number of torch's
+    assert LogMel(floor=10**30).floor == 1e30 and isinstance(LogMel(floor=10**30).floor, float)
     refused(lambda: check_settings("a.json", {**good, "x": 10**400}, known), "a.json: x 1000")
     refused(lambda: check_settings("a.json", [5], known), "a.json: holds no settings by name")
     refused(lambda: check_settings("a.json", {}, known, ["n"]), "a.json: has no n")
