@@ -77,6 +77,8 @@ def reason_of(error: BaseException) -> str:
 def file_error(error: BaseException, path: str | Path | None = None, what: str = "cannot be used") -> FileError:
     "An error of the operating system in one line; the path as in the error, where none is given."
     number = error_number(error)
+    if "No usable temporary directory" in str(error):  # Python's words, which torch's import may lead to
+        return FileError(f"{error.strerror}; set TMPDIR to a folder that can be written to")
     reason, path = os.strerror(number) if number else str(error).partition("\n")[0], path or getattr(error, "filename", None)
     told = FileError((f"{path}: {what} ({reason})" if path else reason) + f"; {WAYS_OUT.get(number, 'check the path and the disk')}")
     told.errno = number
