@@ -247,6 +247,7 @@ def from_transformers(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     "The weights of an `ASTForAudioClassification` under the names of `AST`. Raises `KeyError` where one is missing."
     ours = {}
     for name, weight in theirs.items():
+        name = name.removeprefix("module.")  # of a training on several GPUs
         for there, here in RENAMED.items():
             name = name.replace(there, here)
         ours[name] = weight

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretend import DEVICE, NAME, pretend_device
+from safetensors.torch import load_file, save_file
 
 from specgen.audio import read_audio, write_audio
 from specgen.audio_transformer import AST, SelfAttention, encode_whole, pad_frames
@@ -234,6 +235,13 @@ def test_the_problem_type_says_softmax_or_sigmoid(theirs, tmp_path, kind, multil
     x = torch.randn(3, 128, 64, generator=generator())
     assert ours.multilabel is multilabel
     torch.testing.assert_close(ours.predict_proba(x), ours(x).sigmoid() if multilabel else ours(x).softmax(-1), atol=1e-5, rtol=0)
+
+
+def test_published_weights_of_several_gpus(theirs, tmp_path):
+    folder = published(theirs, tmp_path / "a")
+    save_file({f"module.{name}": w for name, w in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors")
+    x = torch.randn(1, 128, 64, generator=generator())
+    torch.testing.assert_close(AST.from_pretrained(folder)(x), AST.from_pretrained(theirs[2])(x), atol=0, rtol=0)
 
 
 def test_two_published_classes_may_have_no_names(tmp_path):
