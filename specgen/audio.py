@@ -98,8 +98,8 @@ def fits(value, kind) -> bool:
         pairs = zip(value, inside, strict=False) if origin is tuple and ... not in inside else ((v, inside[0]) for v in value if inside)
         return all(fits(v, one) for v, one in pairs) and (origin is list or ... in inside or len(value) == len(inside) or not inside)
     if kind in (int, float):
-        whole = isinstance(value, Integral) and abs(value) <= limit("size")
-        return not isinstance(value, (bool, np.bool_)) and (whole or kind is float and isinstance(value, Real) and abs(value) <= sys.float_info.max)
+        whole, most = isinstance(value, Integral) and abs(value) <= limit("size"), 2**63 - 1 if isinstance(value, int) else sys.float_info.max
+        return not isinstance(value, (bool, np.bool_)) and (whole or kind is float and isinstance(value, Real) and abs(value) <= most)
     return value is None if kind is NoneType else not isinstance(kind, type) or isinstance(value, kind)
 
 
@@ -149,9 +149,9 @@ def types_of(kind: type) -> dict:
 
 
 def plain_number(value):
-    "numpy's numbers as Python's, which JSON can hold; anything else as it is."
-    known = isinstance(value, (bool, int, float)) or not isinstance(value, Real)
-    return value if known else int(value) if isinstance(value, Integral) else float(value)
+    "numpy's numbers as Python's, which JSON can hold, and whole ones beyond torch's as fractions; anything else as it is."
+    known = not isinstance(value, Real) or isinstance(value, (bool, float))
+    return value if known else int(value) if isinstance(value, Integral) and not 2**63 <= abs(value) <= sys.float_info.max else float(value)
 
 
 def make_plain(settings, **defaults):

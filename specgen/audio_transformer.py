@@ -6,6 +6,7 @@
 __all__ = ['AST']
 
 # %% ../nbs/25_audio_transformer.ipynb #4fd9c10f
+import inspect
 import math
 from dataclasses import replace
 from functools import partial
@@ -20,13 +21,13 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .audio import read_audio
+from .audio import check_settings, read_audio
 from .augmentation import augment_mixed
 from .core import SpecgenError, read_json, seeded
 from .datasets import AudioDataset, find_files
-from .models import Model, Preset
+from .models import Model, Preset, check_config, check_weights
 from .spectrogram import Fbank, Representation
-from .spectrogram_dataset import SpectrogramDataset
+from .spectrogram_dataset import SpectrogramDataset, check_finite
 from .training import TrainConfig, train
 
 # %% ../nbs/25_audio_transformer.ipynb #08664df7
@@ -181,7 +182,7 @@ class AST(Model):
         self,
         n_classes: int = 527,
         *,
-        classes: list[str] | None = None,  # names of the classes
+        classes: list[str] | None = None,  # names of the classes; None = their numbers
         representation: dict | None = None,  # `Representation.to_dict()` of its spectrograms, so that it can read files
         padding: float | None = None,  # natural logarithm in frames appended to short clips; None = silence
         multilabel: bool = False,  # several classes may be heard at once
@@ -192,8 +193,10 @@ class AST(Model):
         super().__init__()
         if min(n_classes, n_mels, n_frames) < 1 or classes is not None and len(classes) != n_classes:
             raise SpecgenError(f"AST of {n_classes} classes with {len(classes or [])} names, {n_mels} x {n_frames}: sizes are at least 1, one name a class")
-        self.n_classes, self.classes, self.multilabel, self.n_mels, self.n_frames, self.padding = n_classes, classes, multilabel, n_mels, n_frames, padding
+        self.n_classes, self.multilabel, self.n_mels, self.n_frames, self.padding = n_classes, multilabel, n_mels, n_frames, padding
+        self.classes = classes or [str(k) for k in range(n_classes)]
         self.representation = Representation.from_dict(representation) if representation else None
+        check_settings("AST", network, {name: p.annotation for name, p in inspect.signature(self.build).parameters.items()})
         self.build(n_mels, n_frames, **network)
 
 # %% ../nbs/25_audio_transformer.ipynb #6835bb41
@@ -244,6 +247,7 @@ def from_transformers(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     "The weights of an `ASTForAudioClassification` under the names of `AST`. Raises `KeyError` where one is missing."
     ours = {}
     for name, weight in theirs.items():
+        name = name.removeprefix("module.")  # of a training on several GPUs
         for there, here in RENAMED.items():
             name = name.replace(there, here)
         ours[name] = weight
@@ -255,6 +259,7 @@ def from_transformers(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 # %% ../nbs/25_audio_transformer.ipynb #991786b6
 AUDIOSET = dict(sampling_rate=16000, num_mel_bins=128, mean=-4.2677393, std=4.5689974)  # of its logarithms, by the paper's authors
+TWO_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}  # `transformers` leaves its default names out of config.json
 
 
 def build_published(
@@ -262,16 +267,22 @@ def build_published(
     sound: dict,  # of its feature extractor
     weights: dict[str, torch.Tensor],
 ) -> AST:
-    "A network of `transformers`. Raises `KeyError` where a setting or a tensor is missing."
+    "A network of `transformers`. Raises `KeyError` where a setting or a tensor is missing, `SpecgenError` where they don't fit together."
     fbank = Fbank(sample_rate=sound["sampling_rate"], window="hann", n_mels=sound["num_mel_bins"], mean=sound["mean"], std=2 * sound["std"])
-    names, size = config["id2label"], config["patch_size"]
-    model = AST(
-        len(names), classes=[names[str(k)] for k in range(len(names))], representation=fbank.to_dict(), padding=0.0, multilabel=True,
+    names, size = config.get("id2label", TWO_LABELS), config["patch_size"]
+    settings = dict(
+        n_classes=len(names), classes=[names[str(k)] for k in range(len(names))], representation=fbank.to_dict(), padding=0.0,
+        multilabel=config.get("problem_type") != "single_label_classification",  # without one, it was trained with the paper's binary cross-entropy
         n_mels=config["num_mel_bins"], n_frames=config["max_length"], patch=(size, size), stride=(config["frequency_stride"], config["time_stride"]),
         embed_dim=config["hidden_size"], depth=config["num_hidden_layers"], num_heads=config["num_attention_heads"],
         mlp_ratio=config["intermediate_size"] / config["hidden_size"], layer_norm_eps=config["layer_norm_eps"],
     )
-    model.load_state_dict(from_transformers(weights))
+    weights = from_transformers(weights)
+    check_config(AST, settings, "config.json")
+    check_weights(AST, settings, {name: tuple(t.shape) for name, t in weights.items()}, "config.json")
+    model = AST(**settings)
+    model.load_state_dict(weights)
+    check_finite(weights)
     return model
 
 # %% ../nbs/25_audio_transformer.ipynb #14bcef64
@@ -473,14 +484,12 @@ def predict_files(
     *,
     progress: bool = False,
 ) -> list[dict]:  # for each file: file, classes and probabilities, the most probable first
-    "Read files and name what is heard. Raises `SpecgenError` for an unreadable file, or a network that can't read files."
-    if not (self.representation and self.classes):
-        raise SpecgenError("this network was made without a representation or class names and can't read files; train one with `AST.fit`")
+    "Read files and name what is heard. Raises `SpecgenError` for an unreadable file (`readable_files` leaves those out), and a network that can't read files."
     if top < 1:
         raise SpecgenError(f"{top} classes for each file: ask for at least one")
-    rows = []
+    r, rows = self.own_representation, []
     for path in tqdm(find_files(files), "reading", disable=not progress):
-        waveform, _ = read_audio(path, self.representation.sample_rate, check=True)
-        probs, best = self.predict_proba(encode_whole(waveform, self.representation)[None])[0].topk(min(top, self.n_classes))
+        waveform, _ = read_audio(path, r.sample_rate, check=True)
+        probs, best = self.predict_proba(encode_whole(waveform, r)[None])[0].topk(min(top, self.n_classes))
         rows.append(dict(file=str(path), classes=[self.classes[k] for k in best.tolist()], probabilities=[round(p, 4) for p in probs.tolist()]))
     return rows

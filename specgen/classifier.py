@@ -363,7 +363,7 @@ def predict_files(
     *,
     progress: bool = False,
 ) -> list[dict]:  # for each: file, classes (top,), probabilities (top,)
-    "Read files and say what they are. Raises `SpecgenError` for an unreadable file, or none."
+    "Read files and say what they are. Raises `SpecgenError` for an unreadable file (`readable_files` leaves those out), or none."
     if not files:
         raise SpecgenError("no files to predict; give at least one")
     rows = []

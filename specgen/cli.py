@@ -24,7 +24,7 @@ app = typer.Typer(help="Spectrograms: name what they show, draw new ones, turn t
 
 # %% ../nbs/33_cli.ipynb #3dd3947e
 Dataset = Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, esc10, esc50, or a folder with one folder of recordings per class.")]
-Root = Annotated[Path | None, typer.Option(help="Where a named dataset lies, if not where SPECGEN_DATA or the cache says.")]
+Root = Annotated[Path | None, typer.Option(readable=False, help="Where a named dataset lies, if not where SPECGEN_DATA or the cache says.")]
 By = Annotated[str, typer.Option(help="How test clips are chosen: official, speaker, fold or stratified.")]
 Test = Annotated[str | None, typer.Option(help="The speaker or the fold to test on.")]
 Size = Annotated[str, typer.Option("--preset", help="quick: seconds to a minute, small: minutes, source and paper: a GPU.")]
@@ -32,12 +32,12 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed giv
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad recording instead of listing it in skipped.csv.")]
 Device = Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps; without it, a GPU if there is one.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto: bf16 for training where the hardware has it, else fp32.")]
-ModelFolder = Annotated[Path, typer.Option("--out", help="Folder of the model; a training that was stopped continues there.")]
-SoundFolder = Annotated[Path, typer.Option("--out", help="Folder for the wavs and spectrograms.png.")]
+ModelFolder = Annotated[Path, typer.Option("--out", readable=False, help="Folder of the model; a training that was stopped continues there.")]
+SoundFolder = Annotated[Path, typer.Option("--out", readable=False, help="Folder for the wavs and spectrograms.png.")]
 Trained = Annotated[str, typer.Option("--model", help="Folder of a trained model, the name of one that ships, or a Hub id.")]
 Label = Annotated[str | None, typer.Option("--class", help="The class to draw; without it, all in turn.")]
 Count = Annotated[int, typer.Option(min=1, help="How many sounds.")]
-Files = Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.")]
+Files = Annotated[list[Path], typer.Argument(readable=False, help="Recordings, or folders of them.")]
 
 # %% ../nbs/33_cli.ipynb #1fb0b1d6
 @app.callback()
@@ -103,7 +103,7 @@ def run(
     dataset: Dataset = "digits",
     root: Root = None,
     preset: Size = "small",
-    out: Annotated[Path, typer.Option(help="Folder of the run; a run that was stopped continues there.")] = Path("runs/digits"),
+    out: Annotated[Path, typer.Option(readable=False, help="Folder of the run; a run that was stopped continues there.")] = Path("runs/digits"),
     seed: Seed = 0,
     strict: Strict = False,
     device: Device = None,
@@ -171,9 +171,9 @@ def classify_fit(
 # %% ../nbs/33_cli.ipynb #79b013ff
 @classify.command("predict")
 def classify_predict(
-    folder: Annotated[Path, typer.Argument(help="Unlabelled recordings, in it and in the folders below.")],
+    folder: Annotated[Path, typer.Argument(readable=False, help="Unlabelled recordings, in it and in the folders below.")],
     model: Trained = "runs/classifier",
-    out: Annotated[Path, typer.Option(help="CSV to write: ID,Class, one row a file.")] = Path("submissions.csv"),
+    out: Annotated[Path, typer.Option(readable=False, help="CSV to write: ID,Class, one row a file.")] = Path("submissions.csv"),
     device: Device = None,
     precision: Precision = "auto",
 ):
@@ -221,7 +221,7 @@ def transformer_cv(
     root: Root = None,
     folds: Annotated[str, typer.Option(help="Folds to test on, with commas between.")] = "1,2,3,4,5",
     preset: Size = "small",
-    out: Annotated[Path, typer.Option(help="Folder of the folds; finished ones are kept, a stopped one continues.")] = Path("runs/transformer"),
+    out: Annotated[Path, typer.Option(readable=False, help="Folder of the folds; finished ones are kept, a stopped one continues.")] = Path("runs/transformer"),
     seed: Seed = 0,
     strict: Strict = False,
     device: Device = None,
@@ -351,10 +351,10 @@ def vae_reconstruct(
     "Send recordings through the model and back into sound; beside each, what it sounds like without the model."
     import torch
 
-    from specgen.datasets import find_files
+    from specgen.datasets import readable_files
     from specgen.vae import VAE
 
-    paths = find_files(files)
+    paths = readable_files(files, lambda line: typer.echo(line, err=True))
     with trained(VAE, model, device, precision) as network:
         given = network.encode_files(paths)
         both = torch.stack([given, network.reconstruct(given).to(given)], 1).flatten(0, 1)
@@ -384,8 +384,8 @@ def vae_sample(
 # %% ../nbs/33_cli.ipynb #4092b30d
 @vae.command("interpolate")
 def vae_interpolate(
-    a: Annotated[Path, typer.Argument(help="Recording to start from.")],
-    b: Annotated[Path, typer.Argument(help="Recording to arrive at.")],
+    a: Annotated[Path, typer.Argument(readable=False, help="Recording to start from.")],
+    b: Annotated[Path, typer.Argument(readable=False, help="Recording to arrive at.")],
     out: SoundFolder,
     steps: Annotated[int, typer.Option(min=2, help="Sounds on the way, both ends with them.")] = 8,
     model: Trained = "specgen/vae-digits",
@@ -410,7 +410,7 @@ def score(
     dataset: Annotated[str, typer.Option(help="Of words: digits, fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "fsdd",
     root: Root = None,
     preset: Size = "small",
-    out: Annotated[Path, typer.Option(help="Folder for scoreboard.csv, scoreboard.html and every training.")] = Path("runs/scoreboard"),
+    out: Annotated[Path, typer.Option(readable=False, help="Folder for scoreboard.csv, scoreboard.html and every training.")] = Path("runs/scoreboard"),
     seeds: Annotated[str, typer.Option(help="Of the trainings, with commas between.")] = "0,1,2",
     speakers: Annotated[str, typer.Option(help="To be left out, each for a table of their own, with commas between.")] = "",
     methods: Annotated[str, typer.Option(help="Some of flow, unet (the source's network), gan, vae, mixture.")] = "flow,gan,vae,mixture",
@@ -430,8 +430,8 @@ def score(
 # %% ../nbs/33_cli.ipynb #1552c350
 @app.command(rich_help_panel="Reassigned spectrogram")
 def reassign(
-    wav: Annotated[Path, typer.Argument(help="Sound to read.")],
-    features: Annotated[Path, typer.Argument(help="Features to write, .npz.")],
+    wav: Annotated[Path, typer.Argument(readable=False, help="Sound to read.")],
+    features: Annotated[Path, typer.Argument(readable=False, help="Features to write, .npz.")],
     sample_rate: Annotated[int | None, typer.Option(min=1, help="Resample to this rate first, hertz; without it, the file's own.")] = None,
     n_fft: Annotated[int, typer.Option(min=2, help="FFT size, samples.")] = 80,
     hop_length: Annotated[int | None, typer.Option(min=1, help="Samples between frames; without it, a quarter of n_fft.")] = None,
@@ -445,8 +445,8 @@ def reassign(
 # %% ../nbs/33_cli.ipynb #7af2b15f
 @app.command(rich_help_panel="Reassigned spectrogram")
 def invert(
-    features: Annotated[Path, typer.Argument(help="Features that `specgen reassign` wrote, .npz.")],
-    wav: Annotated[Path, typer.Argument(help="Sound to write.")],
+    features: Annotated[Path, typer.Argument(readable=False, help="Features that `specgen reassign` wrote, .npz.")],
+    wav: Annotated[Path, typer.Argument(readable=False, help="Sound to write.")],
 ):
     "Turn a reassigned spectrogram back into its sound, up to one sign."
     from specgen.exact_inverse import invert_file

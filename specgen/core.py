@@ -67,10 +67,18 @@ def error_number(error: BaseException) -> int | None:
     found = re.search(r"\(os error (\d+)\)", str(error))  # Rust's
     return int(found[1]) if found else None
 
+
+def reason_of(error: BaseException) -> str:
+    "The operating system's words for an error, or else the error's kind."
+    number = error_number(error)
+    return os.strerror(number) if number else type(error).__name__
+
 # %% ../nbs/00_core.ipynb #ca00000c
 def file_error(error: BaseException, path: str | Path | None = None, what: str = "cannot be used") -> FileError:
     "An error of the operating system in one line; the path as in the error, where none is given."
     number = error_number(error)
+    if "No usable temporary directory" in str(error):  # Python's words, which torch's import may lead to
+        return FileError(f"{error.strerror}; set TMPDIR to a folder that can be written to")
     reason, path = os.strerror(number) if number else str(error).partition("\n")[0], path or getattr(error, "filename", None)
     told = FileError((f"{path}: {what} ({reason})" if path else reason) + f"; {WAYS_OUT.get(number, 'check the path and the disk')}")
     told.errno = number

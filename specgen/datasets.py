@@ -22,7 +22,7 @@ import torch
 from fastcore.basics import patch
 
 from .audio import printable
-from .core import SpecgenError, as_path, atomic, plainly, write_table
+from .core import SpecgenError, as_path, atomic, plainly, reason_of, write_table
 from .recordings import LAYOUTS, STORED, Recording, Skipped, cache_folder, check_files, decode_all, detect_layout, folders_in
 from .recordings import layout_entries, sounds_in, store_waveforms, stored_waveforms, waveforms_file
 from .synthetic_digits import DIGITS_FILE, HELD_OUT, N_PER_DIGIT, WORDS, digits_config, digits_folder_name, folder_sha256, make_digits
@@ -266,7 +266,7 @@ def download_from_kaggle(handle: str) -> Path:
     try:
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # kagglehub has no error class of its own for all that can go wrong
-        raise SpecgenError(f"download of {handle} from Kaggle failed ({type(error).__name__})") from None
+        raise SpecgenError(f"download of {handle} from Kaggle failed ({reason_of(error)})") from None
 
 # %% ../nbs/08_datasets.ipynb #88c6789f
 def download(name: str, progress: bool = False) -> Path:
@@ -279,7 +279,7 @@ def download(name: str, progress: bool = False) -> Path:
         known = archive.sha256 and f"sha256:{archive.sha256}"
         zipped = pooch.retrieve(archive.url, known, f"{name}-{os.getpid()}.zip", cache, progressbar=progress)
     except Exception as error:  # requests, urllib3, sockets, a wrong checksum: all end the same way
-        reason = "another SHA-256 than expected" if "hash" in str(error) else type(error).__name__
+        reason = "another SHA-256 than expected" if "hash" in str(error) else reason_of(error)
         raise SpecgenError(f"download of {archive.url} failed ({reason})") from None
     try:
         return unpack(archive, zipped, cache / name)
@@ -378,7 +378,7 @@ def readable_files(
     answers = list(zip(paths, check_files(paths, "checking")[0], strict=True))
     bad = [f"{printable(path)}: {answer.problem}" for path, answer in answers if answer.problem]
     if len(bad) == len(paths):
-        raise SpecgenError(f"{bad[0]}; none of {len(bad)} files can be read")
+        raise SpecgenError(f"{bad[0]}: none of {len(bad)} files can be read; check the path, or name other recordings")
     for line in bad:
         tell(f"specgen: {line}")
     return [path for path, answer in answers if not answer.problem]

@@ -31,7 +31,8 @@ from .core import plainly, read_json, require_readable, safe_name, seeded, sweep
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
-from .spectrogram_dataset import as_labels, as_values, check_finite, filled, finite
+from .spectrogram_dataset import as_labels, as_values, check_finite, filled
+from .stft import finite
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)
@@ -86,6 +87,14 @@ class Model(nn.Module, PyTorchModelHubMixin):
     def device(self) -> torch.device:
         "Where its weights are."
         return next(iter([*self.parameters(), *self.buffers()])).device
+
+    @property
+    def own_representation(self) -> Representation:
+        "That of its spectrograms. Raises `SpecgenError` for a model that was made without one."
+        if getattr(self, "representation", None) is None:
+            raise SpecgenError(f"this {type(self).__name__} was made without a representation, to read files or make sound by; train one with `fit`")
+        return self.representation
+
 
 # %% ../nbs/11_models.ipynb #d1000007
 @patch(cls_method=True)
@@ -159,8 +168,7 @@ def native_bf16(device: torch.device) -> bool:
 # %% ../nbs/11_models.ipynb #ca8cebf0
 def shipped_models() -> dict[str, Path]:
     "The folders of the weights that come with specgen, by their names: 'specgen/gan-digits'."
-    place = Path(str(resources.files("specgen") / "weights"))
-    return {f"specgen/{folder.name}": folder for folder in sorted(place.glob("*/"))}
+    return {f"specgen/{folder.name}": folder for folder in sorted(Path(str(resources.files("specgen") / "weights")).glob("*/"))}
 
 
 def find_model(source: str | Path) -> Path | None:
@@ -229,20 +237,18 @@ def check_config(kind: type[Model], settings, where: str):
         raise SpecgenError(f"{where}: n_classes {n} with {len(settings['classes'])} names in classes: need one each")
 
 # %% ../nbs/11_models.ipynb #b15b0301
-def check_weights(kind: type[Model], settings: dict, weights: Path, where: str):
-    "Before anything is allocated: raises `SpecgenError` for settings that make no model, and for weights that are not of that model."
+def check_weights(kind: type[Model], settings: dict, held: dict[str, tuple], where: str):
+    "Before anything is allocated: raises `SpecgenError` for settings that make no model, and for weights of other shapes."
     try:
         with torch.device("meta"):
             wanted = {name: tuple(t.shape) for name, t in kind(**settings).state_dict().items()}
-    except SpecgenError as error:
-        raise SpecgenError(f"{where}: {error}") from None
     except Exception as error:  # whatever a stranger's settings lead to
-        raise SpecgenError(f"{where}: no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})") from error
-    with safe_open(weights, "pt") as file:
-        held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        if not (ours := isinstance(error, SpecgenError)) and plainly(error):
+            raise
+        reason = str(error) if ours else f"no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})"
+        raise SpecgenError(f"{where}: {reason}") from error
     if other := sorted(name for name in wanted.keys() & held.keys() if wanted[name] != held[name]):
-        sizes = f"{other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}"
-        raise SpecgenError(f"{weights.name}: {sizes}; fetch both files again")
+        raise SpecgenError(f"model.safetensors: {other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}; fetch both files again")
 
 # %% ../nbs/11_models.ipynb #b15b0311
 @patch(cls_method=True)
@@ -254,7 +260,8 @@ def _from_pretrained(cls: Model, *, model_id: str, **settings):
     require_readable(weights)
     try:
         check_config(cls, read_json(local.with_name("config.json")) if local.is_file() else settings, "config.json")
-        check_weights(cls, settings, weights, "config.json")
+        with safe_open(weights, "pt") as file:
+            check_weights(cls, settings, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, "config.json")
     except SpecgenError as error:
         raise SpecgenError(f"holds another model than a {cls.__name__}, or a damaged one ({error})") from None
     with seeded(0):  # first weights, all of which are replaced
@@ -304,11 +311,11 @@ def save_samples(
     "Write sounds and their spectrograms into a folder, and nowhere else, whatever the names are. Raises `SpecgenError` for none, or other names than sounds."
     out, sounds = as_path(out), [sound.detach().cpu() for sound in sounds]
     if len(names) != len(sounds) or not sounds or out.is_file():
-        raise SpecgenError(f"{out}: {len(sounds)} sounds with {len(names)} names for it; give a folder, at least one sound, and a name for each")
+        what = "is a file" if out.is_file() else f"{len(sounds)} sounds with {len(names)} names for it"
+        raise SpecgenError(f"{out}: {what}; give a folder, at least one sound, and a name for each")
     paths = [write_audio(out / f"{safe_name(name)}_{i:03d}.wav", sound, sample_rate) for i, (name, sound) in enumerate(zip(names, sounds, strict=True))]
     if joined:
-        gap = torch.zeros(sample_rate // 5)
-        paths.append(write_audio(out / "joined.wav", torch.cat([part for sound in sounds for part in (sound, gap)]), sample_rate))
+        paths.append(write_audio(out / "joined.wav", torch.cat([part for x in sounds for part in (x, torch.zeros(sample_rate // 5))]), sample_rate))
     if spectrograms is not None:
         paths.append(save_figure(out / "spectrograms.png", spectrograms[:40], representation, [str(name)[:20] for name in names[:40]]))
     return paths
@@ -452,10 +459,8 @@ def prepare(
     representation = Representation.from_dict(cls.preset(preset).dataset["representation"])
     train, test = recordings.split(by, test=test)
     waveforms = list(recordings.waveforms(representation.sample_rate, progress=progress))
-    is_test = torch.zeros(len(waveforms), dtype=torch.bool)
-    is_test[test] = True
-    speakers = sorted({recordings[i].speaker for i in train.tolist()} - {None})
-    voices = {"corpus": recordings.name, "speakers": speakers}
+    is_test = torch.zeros(len(waveforms), dtype=torch.bool).index_fill(0, test, True)
+    voices = {"corpus": recordings.name, "speakers": sorted({recordings[i].speaker for i in train.tolist()} - {None})}
     return WaveformDataset(waveforms, representation.fit(waveforms[i] for i in train), is_test, voices)
 
 # %% ../nbs/11_models.ipynb #d1000030
@@ -475,8 +480,7 @@ def to_audio(
         raise SpecgenError(f"spectrograms {tuple(spectrograms.shape)}: this vocoder wants (..., {own.n_mels}, time) with at least 2 frames")
     mels = given.denormalize(spectrograms.float()).reshape(math.prod(spectrograms.shape[:-2]), *spectrograms.shape[-2:])
     length = length or (spectrograms.shape[-1] - own.n_frames(0)) * own.hop_length
-    sound = self.in_batches(lambda mels: self(mels, length), mels) if len(mels) else mels.new_zeros(0)
-    return sound.reshape(*spectrograms.shape[:-2], length)
+    return (self.in_batches(lambda mels: self(mels, length), mels) if len(mels) else mels.new_zeros(0)).reshape(*spectrograms.shape[:-2], length)
 
 # %% ../nbs/11_models.ipynb #8190bd5c
 def vocoder_scores(model: nn.Module, waveforms: list[torch.Tensor], representation: LogMel) -> dict[str, float]:

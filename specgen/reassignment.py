@@ -198,6 +198,8 @@ def read_features(npz: Path) -> tuple[list[np.ndarray], dict]:
     except SpecgenError as error:
         raise SpecgenError(f"{npz}: {error}") from None
     except Exception as error:  # whatever a damaged archive leads to: encrypted, unknown compression, cut off
+        if isinstance(error, MemoryError):
+            raise
         reason = f"holds no reassigned spectrogram ({type(error).__name__})"
         raise SpecgenError(f"{npz}: {reason}; give a file that `specgen reassign` wrote") from None
     check_features(npz, settings, *parts)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from .audio import as_float, check_settings, import_torchaudio, limit, make_plain, plain_number, types_of
 from .core import SpecgenError
 from .phase import by_frames, phase_retrieval
-from .stft import as_batch, at_least_one, bin_frequencies, constant, kaldi_window, no_autocast, setting_problems, size_problems, stft
+from .stft import as_batch, at_least_one, bin_frequencies, constant, finite, kaldi_window, no_autocast, setting_problems, size_problems, stft
 
 # %% ../nbs/04_spectrogram.ipynb #5dc804b4
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def above_floor(self: Representation, log: torch.Tensor) -> torch.Tensor:
 @patch
 @torch.no_grad()
 def decode(self: Representation, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
-    "Spectrogram (..., freq, time) -> waveform (..., samples) on the same device, by `phase_retrieval`. Raises `SpecgenError` for a wrong shape."
+    "Spectrogram (..., freq, time) -> waveform (..., samples) on the same device, by `phase_retrieval`. Raises `SpecgenError` for a wrong shape, or no sound."
     mag = by_frames(lambda part: self.from_log(self.denormalize(part)), spec)
-    return phase_retrieval(mag, n_iter=n_iter, length=length, generator=generator, **self.stft_settings)
+    return finite(phase_retrieval(mag, n_iter=n_iter, length=length, generator=generator, **self.stft_settings), "phase retrieval")
 
 # %% ../nbs/04_spectrogram.ipynb #8911ea66
 @patch

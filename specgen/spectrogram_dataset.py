@@ -121,13 +121,6 @@ def check_finite(weights: dict[str, torch.Tensor]):
             raise SpecgenError(f"its weights hold numbers that are not finite ({name}); fetch or train it again")
 
 
-def finite(answer: torch.Tensor, whose: str) -> torch.Tensor:
-    "The answer, or `SpecgenError` where it holds numbers that are not finite."
-    if answer.is_floating_point() and answer.device.type != "meta" and not answer.isfinite().all():
-        raise SpecgenError(f"{whose}: its answer holds numbers that are not finite; check what it was given")
-    return answer
-
-
 def filled(part: torch.Tensor, size: int) -> torch.Tensor:
     "(n, ...) -> (size, ...): the last one is repeated."
     return torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])]) if 0 < len(part) < size else part

@@ -85,6 +85,13 @@ def at_least_one(batch: torch.Tensor) -> torch.Tensor:
     "The batch, or one clip of zeros where it is empty, which torch's FFT does not take."
     return batch if len(batch) else batch.new_zeros(1, *batch.shape[1:])
 
+
+def finite(answer: torch.Tensor, whose: str) -> torch.Tensor:
+    "The answer, or `SpecgenError` where it holds numbers that are not finite."
+    if answer.is_floating_point() and answer.device.type != "meta" and not answer.isfinite().all():
+        raise SpecgenError(f"{whose}: its answer holds numbers that are not finite; check what it was given")
+    return answer
+
 # %% ../nbs/02_stft.ipynb #b15b0101
 def bin_frequencies(sample_rate: float, n_fft: int) -> torch.Tensor:
     "Centres of the bins, hertz: (n_fft // 2 + 1,). Of an odd n_fft the last one lies below half the sample rate."

@@ -25,7 +25,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from .audio import check_settings, limit, types_of
 from .augmentation import make_segments, random_segment
-from .core import SpecgenError, as_path, default_device, read_json, require_readable, seeded
+from .core import SpecgenError, as_path, default_device, read_json, reason_of, require_readable, seeded
 from .models import MELS_8K, Preset, Vocoder, WaveformDataset, shipped_models, vocoder_scores
 from .recordings import cache_folder
 from .spectrogram import HiFiGANMel, LogMel, log_mels, mel_loss
@@ -288,7 +288,7 @@ def read_generator(place: Path) -> dict[str, torch.Tensor]:
         folded = fold_weight_norm(state)
         finite = all(bool(t.isfinite().all()) for t in folded.values())
     except Exception as error:  # what a damaged archive leads torch to; nothing is unpickled but tensors
-        raise SpecgenError(f"{files[0]}: is no HiFi-GAN generator, or damaged ({type(error).__name__}); fetch it again") from None
+        raise error if isinstance(error, MemoryError) else SpecgenError(f"{files[0]}: is no HiFi-GAN generator, or damaged; fetch it again") from None
     if not finite:
         raise SpecgenError(f"{files[0]}: holds weights that are not finite numbers; fetch it again")
     return folded
@@ -368,7 +368,7 @@ def locate_generator(source: str | Path, hub: dict) -> Path:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
             return Path(snapshot_download(source, allow_patterns=["config.json", *PATTERNS], **hub))
     except Exception as error:  # requests, urllib3, httpx, the hub's own: all end the same way
-        raise SpecgenError(f"{source}: cannot be fetched ({type(error).__name__}); check the name and the network") from None
+        raise SpecgenError(f"{source}: cannot be fetched ({reason_of(error)}); check the name and the network") from None
     raise SpecgenError(f"{source}: no such vocoder; give a file, a folder, an https address (with #sha256=... it is checked), or a hub id such as 'owner/name'")
 
 # %% ../nbs/23_vocoder.ipynb #e3231bdd

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretend import DEVICE, NAME, pretend_device
+from safetensors.torch import load_file, save_file
 
 from specgen.audio import read_audio, write_audio
 from specgen.audio_transformer import AST, SelfAttention, encode_whole, pad_frames
@@ -218,6 +219,46 @@ def test_published_weights_give_the_same_logits(theirs):
     with torch.no_grad():
         torch.testing.assert_close(ours(x), model(x.mT).logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(ours.predict_proba(x), model(x.mT).logits.sigmoid(), atol=1e-4, rtol=0)
+
+
+def published(theirs, place, **changes):
+    "A copy of the published folder whose config.json has other settings; None takes one out."
+    shutil.copytree(theirs[2], place)
+    config = {**json.loads((place / "config.json").read_text()), **changes}
+    (place / "config.json").write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    return place
+
+
+@pytest.mark.parametrize("kind, multilabel", [("single_label_classification", False), ("multi_label_classification", True), (None, True)])
+def test_the_problem_type_says_softmax_or_sigmoid(theirs, tmp_path, kind, multilabel):
+    ours = AST.from_pretrained(published(theirs, tmp_path / "a", problem_type=kind))
+    x = torch.randn(3, 128, 64, generator=generator())
+    assert ours.multilabel is multilabel
+    torch.testing.assert_close(ours.predict_proba(x), ours(x).sigmoid() if multilabel else ours(x).softmax(-1), atol=1e-5, rtol=0)
+
+
+def test_published_weights_of_several_gpus(theirs, tmp_path):
+    folder = published(theirs, tmp_path / "a")
+    save_file({f"module.{name}": w for name, w in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors")
+    x = torch.randn(1, 128, 64, generator=generator())
+    torch.testing.assert_close(AST.from_pretrained(folder)(x), AST.from_pretrained(theirs[2])(x), atol=0, rtol=0)
+
+
+def test_two_published_classes_may_have_no_names(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    size = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, max_length=64, num_labels=2)
+    transformers.ASTForAudioClassification(transformers.ASTConfig(**size)).save_pretrained(tmp_path)
+    assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
+    assert AST.from_pretrained(tmp_path).classes == ["LABEL_0", "LABEL_1"]
+
+
+@pytest.mark.parametrize("change", [dict(hidden_size=2**31), dict(hidden_size=48), dict(num_hidden_layers=10**9), dict(num_hidden_layers=1),
+    dict(max_length=10**9), dict(patch_size="16"), dict(id2label=[]), dict(id2label={"0": 5}), dict(frequency_stride=0), dict(num_attention_heads=0),
+    dict(layer_norm_eps="x"), dict(intermediate_size=[])], ids=str)
+def test_damaged_published_configs_are_refused(theirs, tmp_path, change):
+    with pytest.raises(SpecgenError, match="AST|config.json") as error:
+        AST.from_pretrained(published(theirs, tmp_path / "a", **change))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("seconds", [0.4, 1.0])
@@ -496,7 +537,7 @@ def test_files_that_cannot_be_named_are_refused(tmp_path):
         (able, [], 1, "no recordings"),
         (able, [tmp_path / "empty"], 1, "no recordings"),
         (able, ["a.wav"], 0, "at least one"),
-        (wordless, ["a.wav"], 1, "AST.fit"),
+        (wordless, ["a.wav"], 1, "without a representation"),
     )
     for model, files, top, word in mistakes:
         with pytest.raises(SpecgenError, match=word):

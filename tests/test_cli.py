@@ -1,6 +1,9 @@
 """The doors of the command line: from a folder of recordings to files, and one line for every mistake."""
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,3 +221,33 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr("specgen.models.fit_recordings", broken)
     with pytest.raises(ZeroDivisionError):
         main(["gan", "fit", "--out", str(tmp_path)])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("words", ["--help", "invert a.npz b.wav"])
+def test_a_reader_that_leaves_is_no_error(words):
+    "As in `specgen ... | head -1`."
+    answer = "SimpleNamespace(solved=1.0, residual=0.0, trusted=True)"
+    code = f"import sys; from types import SimpleNamespace; import specgen.cli as c, specgen.exact_inverse as e; e.invert_file = lambda *a: {answer}; c.main()"
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert done.stderr == ""
+
+
+def test_a_file_that_is_not_there_is_told_with_a_way_out(tmp_path, capsys):
+    for words in (["transformer", "predict"], ["vae", "reconstruct", "--out", str(tmp_path / "o")]):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, str(tmp_path / "none.wav")])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and "none.wav: " in said and "; check the path, or name other recordings" in said and said.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_reconstruct_goes_on_without_a_bad_file(tmp_path, capsys):
+    from specgen.audio import demo_voice, write_audio
+    write_audio(tmp_path / "in" / "a.wav", demo_voice(8000)[:2000], 8000)
+    (tmp_path / "in" / "b.wav").write_text("no sound")
+    main(["vae", "reconstruct", str(tmp_path / "in"), "--out", str(tmp_path / "o")])
+    assert "b.wav: " in capsys.readouterr().err and (tmp_path / "o" / "a_given_000.wav").is_file()

@@ -18,6 +18,7 @@ from specgen.cli import main
 from specgen.core import SpecgenError, append_row, as_path, plainly, read_json, read_table, temporary_name, write_json, write_table, write_tensors
 from specgen.datasets import load_recordings
 from specgen.filtering import filter_recordings
+from specgen.gan import GAN
 from specgen.models import fit_recordings, shipped_models
 from specgen.phase import njit
 from specgen.run_folder import RunFolder
@@ -407,6 +408,33 @@ def test_no_place_for_temporary_files_is_told(monkeypatch):
     monkeypatch.setattr(synthetic_digits.tempfile, "gettempdir", nowhere)
     with pytest.raises(SpecgenError, match="set TMPDIR to a folder that can be written to"):
         synthetic_digits.Synthesizer()
+
+
+def test_pythons_own_words_for_no_temporary_folder_are_kept():
+    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    assert plainly(error) == "No usable temporary directory found in ['/tmp']; set TMPDIR to a folder that can be written to"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+def test_a_lack_of_memory_is_no_damaged_model(monkeypatch, error):
+    def full(self, *args, **settings):
+        raise error
+
+    monkeypatch.setattr(GAN, "build", full)
+    with pytest.raises(type(error)):
+        GAN.from_pretrained("specgen/gan-digits")
+
+
+def test_a_download_says_what_the_system_says(monkeypatch, tmp_path):
+    from specgen import datasets
+
+    def full(*args, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("SPECGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(datasets.pooch, "retrieve", full)
+    with pytest.raises(SpecgenError, match="failed .No space left on device"):
+        datasets.download("fsdd")
 
 
 @posix

@@ -21,7 +21,7 @@ from specgen.evaluation import Evaluator
 from specgen.exact_inverse import invert_file, reassign_file
 from specgen.flow_matching import VelocityNetwork
 from specgen.gan import GAN
-from specgen.models import WaveformDataset
+from specgen.models import WaveformDataset, save_samples
 from specgen.phase import griffin_lim, phase_retrieval
 from specgen.pipeline import DigitGenerator
 from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, Representation
@@ -68,7 +68,9 @@ def test_settings_are_compared_with_annotations():
                          ({"pair": [1]}, r"pair \[1\]"), ({"names": [1]}, r"names \[1\]"), ({"on": 1}, "on 1 has to be true or false"),
                          ({"m": 1}, "'m' is unknown; known are n, x")):
         refused(lambda bad=bad: check_settings("a.json", {**good, **bad}, known), f"a.json: .*{message}")
-    assert check_settings("a.json", {**good, "x": 10**30}, known)["x"] == 10**30  # no number of numpy's
+    assert check_settings("a.json", {**good, "x": 10**18}, known)["x"] == 10**18
+    refused(lambda: check_settings("a.json", {**good, "x": 10**30}, known), "a.json: x 1000")  # no whole number of torch's
+    assert LogMel(floor=10**30).floor == 1e30 and isinstance(LogMel(floor=10**30).floor, float)
     refused(lambda: check_settings("a.json", {**good, "x": 10**400}, known), "a.json: x 1000")
     refused(lambda: check_settings("a.json", [5], known), "a.json: holds no settings by name")
     refused(lambda: check_settings("a.json", {}, known, ["n"]), "a.json: has no n")
@@ -365,3 +367,44 @@ def test_generated_files_hold_the_same_bytes(tmp_path):
     for text in ("0", "0123"):
         main(["generate", text, "--out", str(tmp_path / text), "--seed", "5"])
     assert (tmp_path / "0" / "0_000.wav").read_bytes() == (tmp_path / "0123" / "0_000.wav").read_bytes()
+
+
+# ---- parts that a model was made without, and answers that are no numbers
+
+def test_models_without_a_representation_say_so(tmp_path):
+    sounds = (GAN(2, (8, 16), 4, 8, 4), VAE((8, 16), (-1.0, 1.0), (4, 4), ((2, 2), (2, 2)), 3))
+    for model in sounds:
+        model.save_pretrained(tmp_path / type(model).__name__)
+        again = type(model).from_pretrained(tmp_path / type(model).__name__)
+        refused(lambda again=again: again.to_audio(torch.zeros(1, 8, 16)), "made without a representation.*fit")
+    refused(lambda: sounds[1].encode_files([tmp_path / "a.wav"]), "VAE was made without a representation")
+    refused(lambda: AST(2, n_mels=16, n_frames=16, embed_dim=8, depth=1, num_heads=1).predict_files([tmp_path / "a.wav"]), "AST was made without")
+
+
+def test_classes_without_names_have_their_numbers(tmp_path):
+    ast = AST(2, n_mels=8, n_frames=16, patch=(4, 4), stride=(4, 4), embed_dim=8, depth=1, num_heads=2, representation=MELS.to_dict())
+    vae = VAE((8, 16), (-1.0, 1.0), (4, 4), ((2, 2), (2, 2)), 3, components=2, n_classes=2)
+    for model in (GAN(2, (8, 16), 4, 8, 4), vae, ast):
+        model.save_pretrained(tmp_path)
+        assert type(model).from_pretrained(tmp_path).classes == ["0", "1"]
+    soundfile.write(tmp_path / "a.wav", 0.3 * noise(4000).numpy(), 8000)
+    assert sorted(ast.predict_files([tmp_path / "a.wav"])[0]["classes"]) == ["0", "1"]
+
+
+@pytest.mark.parametrize("representation", [
+    LogSTFT(n_fft=64, hop_length=16, std=300.0), LogMel(sample_rate=8000, n_fft=64, hop_length=16, n_mels=8, std=300.0)])
+def test_spectrograms_beyond_what_numbers_hold_make_no_sound(representation):
+    loud = torch.full((2, representation.frequencies.shape[0], 9), 2.0)
+    refused(lambda: representation.decode(loud, n_iter=1), "phase retrieval: its answer holds numbers that are not finite")
+    refused(lambda: SpectrogramDataset(loud, [0, 1], ["a", "b"], representation).to_audio(n_iter=1), "not finite")
+
+
+def test_magnitudes_whose_squares_are_no_numbers(features, tmp_path):
+    with np.load(features) as file:
+        loud = file["mags"] * 1e300
+    refused(lambda: invert_file(damaged(features, tmp_path, mags=loud), tmp_path / "a.wav"), "magnitudes: .*beyond")
+
+
+def test_a_file_in_the_place_of_a_folder_of_sounds_is_called_one(tmp_path):
+    (tmp_path / "o").write_text("mine")
+    refused(lambda: save_samples(tmp_path / "o", ["a"], [torch.zeros(9)], 8000), "o: is a file; give a folder")

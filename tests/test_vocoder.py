@@ -79,6 +79,17 @@ def test_generator_agrees_with_a_functional_one(name):
     assert torch.allclose(made, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind, dilations", [("1", [[1, 3, 5]]), ("2", [[1, 3]])])
+def test_the_kind_of_block_is_a_number_or_a_text(tmp_path, kind, dilations):
+    sizes = dict(upsample_initial_channel=8, upsample_rates=[4, 5], upsample_kernel_sizes=[8, 9], resblock_kernel_sizes=[3], resblock_dilation_sizes=dilations)
+    model = HiFiGANGenerator(HiFiGANConfig(8, resblock=kind, **sizes))
+    torch.save({"generator": model.state_dict()}, tmp_path / "g_0001")
+    h = {**sizes, "num_mels": 8, "n_fft": 64, "hop_size": 20, "win_size": 64, "sampling_rate": 8000, "fmin": 0, "fmax": 4000}
+    for written in (kind, int(kind)):
+        (tmp_path / "config.json").write_text(json.dumps({**h, "resblock": written}))
+        assert HiFiGAN.from_pretrained(tmp_path).to_audio(noise(1, 8, 5)).isfinite().all()
+
+
 @pytest.mark.parametrize("form", ["folded", "weight_g and weight_v", "parametrizations"])
 @pytest.mark.parametrize("beside", [True, False])
 def test_published_checkpoints_load_in_every_form(tmp_path, form, beside):
