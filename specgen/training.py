@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from .batches import Batches
 from .core import SpecgenError, append_row, as_path, atomic, default_device, derive_seeds, held_signals, keep_rows, on_main, process_state
 from .core import require_readable, seeded, sweep, write_table, write_tensors
 from .models import PRECISIONS, autocast_dtype
 from .run_folder import fingerprint, locked
-from .spectrogram_dataset import Batches
 
 # %% ../nbs/12_training.ipynb #d3778e1e
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from specgen import recordings
+from specgen import recordings, waveforms
 from specgen.audio import read_audio
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
-from specgen.recordings import cache_folder, folders_below, make_room, sounds_below, stored_waveforms, waveforms_file
+from specgen.recordings import cache_folder, folders_below, sounds_below
+from specgen.waveforms import make_room, stored_waveforms, waveforms_file
 
 
 def folder_of(place, content, rate=8000):
@@ -172,7 +173,8 @@ def test_a_long_dataset_is_not_kept(place, monkeypatch):
 
 def test_large_files_are_never_held(place, monkeypatch):
     small = load_recordings(place)
-    monkeypatch.setattr(recordings, "LARGE", 100)
+    for module in (recordings, waveforms):
+        monkeypatch.setattr(module, "LARGE", 100)
     monkeypatch.setenv("SPECGEN_CACHE", str(place.parent / "new"))
     dataset = load_recordings(place)
     assert not dataset.contents and dataset.recordings == small.recordings
@@ -180,7 +182,8 @@ def test_large_files_are_never_held(place, monkeypatch):
 
 
 def test_a_large_file_that_changed_is_refused(place, monkeypatch):
-    monkeypatch.setattr(recordings, "LARGE", 100)
+    for module in (recordings, waveforms):
+        monkeypatch.setattr(module, "LARGE", 100)
     dataset = load_recordings(place)
     folder_of(place, ["x.wav", "a/1.wav"])
     with pytest.raises(SpecgenError, match=r"1\.wav: has changed since it was checked"):

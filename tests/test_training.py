@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 from specgen import training
+from specgen.batches import Batches, batch_indices
 from specgen.core import SpecgenError, main_process
 from specgen.spectrogram import LogSTFT
-from specgen.spectrogram_dataset import Batches, batch_indices
 from specgen.training import History, Meter, Run, TrainConfig, learning_rate, train, train_adversarial
 
 CONFIG = TrainConfig(steps=40, batch_size=33, lr=1e-2, warmup=5, ema=0.9, precision="fp32", checkpoint_every=7, log_every=4)
