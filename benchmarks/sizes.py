@@ -3,7 +3,7 @@
     SPECGEN_DATA=... python benchmarks/sizes.py [--only filter,phase] [--root runs/standins/audiomnist] [--out runs/sizes]
 
 `filter` takes the stand-in of AudioMNIST that `benchmarks/standins.py` makes. Memory is the proportional set size of the step's process and its children
-(Linux, /proc/PID/smaps_rollup), five times a second; processor seconds are those of all of them. `results/sizes.csv` has a row for each step: `before_gb`
+(Linux, /proc/PID/smaps_rollup), twice a second; processor seconds are those of all of them. `results/sizes.csv` has a row for each step: `before_gb`
 was measured when the table was asked for, `to_reach_gb` was asked for, `file_gb` is the part of the largest memory that is files mapped into it,
 which the system may drop.
 """
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from common import enter, machine
+from common import enter, machine, memory, processor_seconds
 
 RESULTS = Path(__file__).parent / "results"
 HOUR, RATE = 3600, 16_000
@@ -124,27 +124,15 @@ STEPS = {  # what it is, the function, GB before, GB to reach
 }
 
 
-def memory(pid):
-    "Bytes of a process: all of its proportional set, and the part of it that is files."
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file if line.startswith("Pss")}
-    return sizes["Pss"], sizes["Pss_File"]
-
-
 def watch(words, env):
     "Run a Python program; its output, seconds, processor seconds, largest memory, and the part of that which is files."
     start, spent, most = time.time(), {}, (0, 0)
     with psutil.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         while process.poll() is None:
-            parts = []
             with suppress(psutil.Error):
-                for part in [process, *process.children(recursive=True)]:
-                    with suppress(psutil.Error, OSError, KeyError):
-                        parts.append(memory(part.pid))
-                        spent[part.pid] = sum(part.cpu_times()[:2])
-            most = max(most, tuple(map(sum, zip(*parts, strict=True))) or most)
-            time.sleep(0.2)
-        return process.stdout.read().strip(), time.time() - start, sum(spent.values()), *most
+                most, cpu = max(most, memory(process.pid)), processor_seconds(process.pid, spent)
+            time.sleep(0.5)
+        return process.stdout.read().strip(), time.time() - start, cpu, *most
 
 
 def main():

@@ -4,7 +4,7 @@
 
 The stand-ins are made once under --out. `audiomnist`: FSDD's recordings at 48 kHz, in folders 01 ... 60 of 500 wavs; every speaker is one of FSDD's six at
 another speed. `esc50`: ESC-10's clips as 44.1 kHz wavs, at five speeds for five classes each. Only their sizes are those of the real ones, so their scores
-say nothing. The runs are watched from outside: resident memory and processor time of all processes, twice a second. `results/standins.csv` has, for each
+say nothing. The runs are watched from outside: proportional memory and processor time of all processes, once a second. `results/standins.csv` has, for each
 stage of the pipeline and for the folds, seconds, processor seconds and the largest memory; `results/standins_left.csv` what the bar said was left.
 """
 import argparse
@@ -12,13 +12,14 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import soundfile as sf
 import soxr
-from common import enter, machine
+from common import enter, machine, memory, processor_seconds
 from tqdm.auto import tqdm
 
 from specgen.core import write_table
@@ -68,18 +69,13 @@ def make_esc50(root):
 
 
 def watch(command, out):
-    "Run a command of specgen; rows of seconds, processor seconds and resident bytes of it and its children."
+    "Run a command of specgen; rows of seconds, processor seconds and bytes (of `memory`) of it and its children."
     rows, start, spent, command = [], time.time(), {}, [Path(sys.executable).with_name("specgen"), *command]
     with (out / "output.txt").open("w") as file, psutil.Popen(list(map(str, command)), stdout=file, stderr=subprocess.STDOUT) as process:
         while process.poll() is None:
-            memory = 0
-            for part in [process, *process.children(recursive=True)]:
-                try:
-                    memory, spent[part.pid] = memory + part.memory_info().rss, sum(part.cpu_times()[:2])
-                except psutil.Error:
-                    continue
-            rows.append((time.time(), sum(spent.values()), memory))
-            time.sleep(0.5)
+            with suppress(psutil.Error):
+                rows.append((time.time(), processor_seconds(process.pid, spent), memory(process.pid)[0]))
+            time.sleep(1)
     if process.returncode:
         raise SystemExit(f"the run failed; {out / 'output.txt'} says why")
     return start, rows
@@ -103,9 +99,16 @@ def seconds(clock):
 
 
 def promised(text):
-    "What the bar said was left, against what was gone, in seconds: the last word of each ten percent."
-    said = {int(share) // 10 * 10: (seconds(gone), seconds(left)) for share, gone, left in re.findall(r"(\d+)% \|[^|]*\| ([\d:]+) gone, ([\d:]+) left", text)}
-    return [{"percent": share, "gone": gone, "left": left} for share, (gone, left) in sorted(said.items())]
+    """What the bar said was left, and what was: the first word after each twentieth of the time.
+
+    The bar's last word is taken for the end.
+    """
+    said = [(seconds(gone), seconds(left)) for gone, left in re.findall(r"%\|? ?\|[^|]*\| (?:\d+/\d+ \[)?([\d:]+)(?: gone, |<)([\d:]+)", text)]
+    end, rows = said[-1][0], []
+    for twentieth in range(1, 20):
+        gone, left = next(word for word in said if 20 * word[0] >= twentieth * end)
+        rows.append({"percent": round(100 * gone / end), "gone": gone, "said_left": left, "left": end - gone, "ratio": round(left / max(1, end - gone), 2)})
+    return rows
 
 
 def audiomnist(args):

@@ -102,13 +102,15 @@ def digest(self: AudioDataset) -> str:
     return digest.hexdigest()
 
 # %% ../nbs/08_datasets.ipynb #4ad13e4b
-def held_waveforms(recordings: AudioDataset, sample_rate: int, progress: bool, hold: Callable):
+def held_waveforms(recordings: AudioDataset, sample_rate: int, progress: bool | Callable, hold: Callable):
     "Every recording, from the cache or else decoded and held, in a list or in a file; kept in the cache if they are a whole dataset of up to 1 GiB."
     whole, digests = recordings.whole or recordings, [r.digest for r in recordings]
     path = waveforms_file(whole.digest(), sample_rate)
     if (kept := stored_waveforms(path, digests)) is not None:
         for digest in digests:
             recordings.contents.pop(digest, None)
+        if callable(progress):
+            progress(1, 1)
         return kept
     waveforms = hold(decoded(recordings.recordings, sample_rate, recordings.contents, f"reading {recordings.name}", progress))
     if whole is recordings and all(digests) and 4 * sample_rate * sum(r.duration for r in recordings) <= STORED:
@@ -130,7 +132,7 @@ def waveforms(
 
 
 @patch
-def lazy_waveforms(self: AudioDataset, sample_rate: int, progress: bool = False) -> Waveforms:
+def lazy_waveforms(self: AudioDataset, sample_rate: int, progress: bool | Callable = False) -> Waveforms:
     "What `waveforms` gives, each read from a file when it is asked for: memory holds only those in use."
     return held_waveforms(self, sample_rate, progress, spooled)
 

@@ -10,7 +10,7 @@ __all__ = ['frechet_distance', 'kernel_distance', 'inception_score', 'modified_i
 # %% ../nbs/14_evaluation.ipynb #8e092f40
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -271,6 +271,7 @@ def score_table(
     *,
     seed: int = 0,
     show: bool = True,  # print the table
+    progress: Callable | None = None,  # is told how many rows are done, and of how many
 ) -> list[dict]:  # a row each: 'name', 'n' and the scores
     "Scores of several sets of clips, all from the same number of clips. Raises `SpecgenError` when a row has fewer than n, or than 2."
     rows = {name: clips.tensors if isinstance(clips, SpectrogramDataset) else clips for name, clips in rows.items()}
@@ -278,7 +279,11 @@ def score_table(
     for name, (_, labels) in rows.items():
         if len(labels) < max(n, 2):
             raise SpecgenError(f"row '{name}': {len(labels)} clips, and {max(n, 2)} of every row are scored")
-    table = [{"name": name, **self.score(*clips, reference=reference, n=n, seed=seed)} for name, clips in rows.items()]
+    table = []
+    for name, clips in rows.items():
+        table.append({"name": name, **self.score(*clips, reference=reference, n=n, seed=seed)})
+        if progress:
+            progress(len(table), len(rows))
     if show:
         known = len(self.reference(reference).features)
         print(f"{n} clips of each row against {known} reference clips; the classifier is right on {self.accuracy:.1%} of held-out clips")

@@ -255,7 +255,7 @@ def fit_recordings_to_frames(
     representation: Representation | None,  # None = `choose_geometry` of the training clips
     n_frames: int,
     max_stretch: tuple[float, float],
-    progress: bool,
+    progress: bool | Callable,
 ) -> tuple[list[dict], list[int], torch.Tensor, Representation]:
     "Step 1: crop, measure, fit. Returns the rows, the recordings that fit, their spectrograms (not standardised), the representation."
     rate = representation.sample_rate if representation else 8000
@@ -319,8 +319,8 @@ def run_filter(
     **how,  # of the classifiers' trainings: device, precision, progress
 ) -> SpectrogramDataset:
     "What `filter_recordings` does, its arguments checked."
-    shape, shown = (settings["n_frames"], settings["max_stretch"]), how["progress"] is True
-    rows, order, logs, representation = fit_recordings_to_frames(recordings, parts, representation, *shape, shown)
+    shape = settings["n_frames"], settings["max_stretch"], how["progress"]
+    rows, order, logs, representation = fit_recordings_to_frames(recordings, parts, representation, *shape)
     labels, is_test, classes = recordings.labels[order], torch.tensor([rows[i]["split"] == "test" for i in order]), list(recordings.classes)
     (mean, std), n_train = standardize_in_place(logs, ~is_test), int((~is_test).sum())
     if settings["drop"]:
@@ -347,7 +347,7 @@ def filter_recordings(
     out: str | Path | None = None,  # for the dataset, kept.csv and the folds' trainings
     device=None,  # of those trainings; None = the GPU if there is one
     precision: str = "auto",  # likewise, of `TrainConfig`
-    progress: bool | Callable = False,  # show bars; or what the trainings tell how far they are, of `train`
+    progress: bool | Callable = False,  # show bars; or what every step tells how far it is, as in `train`
     **changes,  # of the preset: n_frames, max_stretch (shortest, longest, in units of n_frames hops), drop (share; 0 = no step 2), folds, classifier
 ) -> SpectrogramDataset:  # spectrograms (N, freq, n_frames), standardised; about["rows"] has a line for every recording
     """Recordings of any length to spectrograms of one size, with the doubtful ones left out.

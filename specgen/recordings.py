@@ -15,8 +15,8 @@ import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
@@ -353,13 +353,15 @@ LARGE = 1 << 26  # bytes; larger files are never held in memory as a whole
 KEPT = 1 << 26  # bytes of files that are held until their sound is wanted
 
 
-def in_parallel(function: Callable, inputs: list, title: str, progress: bool, threads: bool = True) -> Iterator:
-    "function(x) for each of the inputs, in order, on all cores."
-    if not threads:
-        yield from map(function, tqdm(inputs, title, disable=not progress))
-        return
-    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
-        yield from tqdm(pool.imap(function, inputs, chunksize=4), title, total=len(inputs), disable=not progress)
+def in_parallel(function: Callable, inputs: Sequence, title: str, progress: bool | Callable, threads: bool = True) -> Iterator:
+    "function(x) for each of the inputs, in order, on all cores; `progress` shows a bar, or is told how many are done, and of how many."
+    n, told = len(inputs), callable(progress)
+    with ThreadPool(min(8, os.cpu_count() or 1)) if threads else nullcontext() as pool:
+        answers = pool.imap(function, inputs, chunksize=4) if threads else map(function, inputs)
+        for k, answer in enumerate(tqdm(answers, title, total=n, disable=told or not progress), 1):
+            if told and (k % 100 == 0 or k == n):
+                progress(k, n)
+            yield answer
 
 # %% ../nbs/07_recordings.ipynb #bc573dd8
 def check_file(path: Path) -> tuple[Checked, bytes | None]:

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> 
     return resample(waveform, rate, sample_rate)
 
 
-def decoded(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool) -> Iterator[torch.Tensor]:
+def decoded(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool | Callable) -> Iterator[torch.Tensor]:
     "Every recording, on all cores; the contents that are used up are let go."
     coded = any(r.sample_rate != sample_rate or r.path.suffix.lower() != ".wav" for r in recordings)
     return in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress, coded)
