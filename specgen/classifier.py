@@ -344,12 +344,11 @@ def fit(
     with seeded(seed):
         model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db")))
     settings = {**preset.training, "seed": seed, "precision": safe_precision(precision, model)}
-    speech_lr = settings.pop("speech_lr", None)
     changes = {**preset.augment, "depth_db": model.depth, "representation": dataset.representation, "n_classes": len(dataset.classes)}
     validate = (lambda trained: {"accuracy": trained.evaluate(dataset)["accuracy"]}) if dataset.is_test.any() else None
-    how = dict(out=out, validate=validate, progress=progress, device=device, lr_scales=start_from_published(model, speech_lr))
-    config, loss = steps_config(len(known), **settings), partial(classification_loss, **changes)
-    train(model, Rows(dataset.tensors, known.to(dataset.device)), loss, config, title="classifier", **how)
+    how = dict(out=out, validate=validate, progress=progress, device=device, lr_scales=start_from_published(model, settings.pop("speech_lr", None)))
+    loss, config = partial(classification_loss, **changes), steps_config(len(known), **settings)
+    train(model, Rows(dataset.tensors, known), loss, config, title="classifier", **how)
     return model
 
 # %% ../nbs/13_classifier.ipynb #6f08b634

@@ -261,6 +261,15 @@ def measure(known: Reference, probs: torch.Tensor, features: torch.Tensor, label
         "least_diversity": min(shares, default=math.nan),
     }
 
+# %% ../nbs/14_evaluation.ipynb #d4ed908d
+def clips_of_each(rows: dict[str, tuple[torch.Tensor, torch.Tensor]], n: int | None) -> int:
+    "How many clips of every row are scored; None = as many as the smallest has. Raises `SpecgenError` when a row has fewer, or fewer than 2."
+    n = min(len(labels) for _, labels in rows.values()) if n is None else n
+    for name, (_, labels) in rows.items():
+        if len(labels) < max(n, 2):
+            raise SpecgenError(f"row '{name}': {len(labels)} clips, and {max(n, 2)} of every row are scored")
+    return n
+
 # %% ../nbs/14_evaluation.ipynb #d4ed908e
 @patch
 def score_table(
@@ -275,11 +284,7 @@ def score_table(
 ) -> list[dict]:  # a row each: 'name', 'n' and the scores
     "Scores of several sets of clips, all from the same number of clips. Raises `SpecgenError` when a row has fewer than n, or than 2."
     rows = {name: clips.tensors if isinstance(clips, SpectrogramDataset) else clips for name, clips in rows.items()}
-    n = min(len(labels) for _, labels in rows.values()) if n is None else n
-    for name, (_, labels) in rows.items():
-        if len(labels) < max(n, 2):
-            raise SpecgenError(f"row '{name}': {len(labels)} clips, and {max(n, 2)} of every row are scored")
-    table = []
+    n, table = clips_of_each(rows, n), []
     for name, clips in rows.items():
         table.append({"name": name, **self.score(*clips, reference=reference, n=n, seed=seed)})
         if progress:

@@ -248,7 +248,7 @@ def encode_again(sounds: torch.Tensor, representation: Representation) -> torch.
     kept = (sounds * 32767).round() / 32767
     return representation.encode(PEAK * kept / kept.abs().amax(-1, keepdim=True).clamp(min=1e-8))
 
-
+# %% ../nbs/31_pipeline.ipynb #2a59334f
 def scored_rows(
     model: DigitGenerator,
     dataset: SpectrogramDataset,  # of `with_floor`

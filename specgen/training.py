@@ -416,8 +416,7 @@ def loop(self: Run, validate: Callable | None, title: str, progress: bool | Call
                 self.meter.settle(self.step)
                 on_main(self.save)
     self.model.eval()
-    if caught:
-        self.stop(caught[0])
+    caught and self.stop(caught[0])
     self.state.wait_for_everyone()
 
 # %% ../nbs/12_training.ipynb #c1100015

@@ -135,7 +135,7 @@ def store_waveforms(path: Path, digests: list[str], waveforms: Sequence[torch.Te
     except OSError:
         pass
 
-
+# %% ../nbs/07a_waveforms.ipynb #93e66f83
 def make_room(folder: Path, most: int) -> None:
     "Delete what was not used for longest until no more than so many bytes are left."
     files = sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("[!.]*.safetensors")), reverse=True)
