@@ -153,7 +153,7 @@ def main():
         env = {**os.environ, "SPECGEN_CACHE": str(args.out.absolute() / "cache")} if name == "filter" else None
         said, seconds, cpu, most, files = watch([__file__, "--inside", name, "--root", args.root, "--out", args.out], env)
         row = dict(step=title, before_gb=before, now_gb=f"{most / 1e9:.2f}", file_gb=f"{files / 1e9:.2f}", to_reach_gb=aim,
-                   cpu_seconds=round(cpu), seconds=round(seconds), said=said.splitlines()[-1] if said else "")
+                   cpu_seconds=round(cpu), seconds=round(seconds), said="; ".join(said.splitlines()[-2:]))
         enter(args.table, [row], ("step",))
         print(row)
 
