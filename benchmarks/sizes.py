@@ -83,8 +83,8 @@ def transformed(args):
     return command("transformer", "predict", "specgen/ast-esc10", write_hour(args.out))
 
 
-def spectrograms(n, folder):
-    "A dataset (n, 256, 24) of noise, read from a file."
+def make_spectrograms(n, folder):
+    "Write a dataset (n, 256, 24) of noise, if it isn't there."
     import torch
 
     from specgen.filtering import choose_geometry
@@ -93,27 +93,28 @@ def spectrograms(n, folder):
     if not (folder / "spectrograms.safetensors").is_file():
         values = torch.randn(n, 256, 24, generator=torch.Generator().manual_seed(0))
         SpectrogramDataset(values, torch.arange(n) % 10, list("0123456789"), choose_geometry([0.4])).save(folder)
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # what made it doesn't count
-    return SpectrogramDataset.load(folder)
 
 
 def augmented(args):
     "20,000 spectrograms become 100,000."
     from specgen.augmentation import augment_dataset
+    from specgen.spectrogram_dataset import SpectrogramDataset
 
-    made = augment_dataset(spectrograms(20_000, args.out / "20k"))
+    made = augment_dataset(SpectrogramDataset.load(args.out / "20000"))
     return f"{len(made):,} spectrograms, {made.spectrograms.nbytes / 1e9:.2f} GB"
 
 
 def autoencoded(args):
     "The autoencoder of the preset `small`, which has no steps but its start."
     from specgen.autoencoder import Autoencoder
+    from specgen.spectrogram_dataset import SpectrogramDataset
 
-    dataset = spectrograms(100_000, args.out / "100k")
+    dataset = SpectrogramDataset.load(args.out / "100000")
     Autoencoder.fit(dataset, preset="small", progress=False)
     return f"{len(dataset):,} spectrograms, {dataset.spectrograms.nbytes / 1e9:.2f} GB"
 
 
+MADE = {"augment": 20_000, "autoencoder": 100_000}  # spectrograms that are made before, by another process
 STEPS = {  # what it is, the function, GB before, GB to reach
     "filter": ("filter 30,000 AudioMNIST-like clips", filtered, 4.14, 1.12),
     "augment": ("augment 20,000 spectrograms to 100,000", augmented, 5.1, 2.96),
@@ -142,14 +143,24 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/sizes"), help="of what is made meanwhile; a new folder, or the filter isn't run again")
     parser.add_argument("--table", type=Path, default=RESULTS / "sizes.csv", help="that the rows are entered into")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.inside:
+    if args.make:
+        make_spectrograms(args.make, args.out / str(args.make))
+    elif args.inside:
         print(STEPS[args.inside][1](args))
-        return
+    else:
+        measure(args)
+
+
+def measure(args):
+    "Every step that is asked for."
     print(machine())
     for name in args.only.split(","):
         title, _, before, aim = STEPS[name]
+        if name in MADE:
+            subprocess.run([sys.executable, __file__, "--make", str(MADE[name]), "--out", args.out], check=True)
         env = {**os.environ, "SPECGEN_CACHE": str(args.out.absolute() / "cache")} if name == "filter" else None
         said, seconds, cpu, most, files = watch([__file__, "--inside", name, "--root", args.root, "--out", args.out], env)
         row = dict(step=title, before_gb=before, now_gb=f"{most / 1e9:.2f}", file_gb=f"{files / 1e9:.2f}", to_reach_gb=aim,

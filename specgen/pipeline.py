@@ -149,7 +149,7 @@ def fit(
     out: str | Path | None = None,  # for the checkpoints and curves of both networks; the same one again continues
     device=None,  # None = the GPU if there is one
     precision: str = "auto",  # of `TrainConfig`
-    progress: bool = True,
+    progress: bool | Callable = True,  # of `train`; as a function it is also told when the latents are there
 ) -> DigitGenerator:  # in eval mode
     "Fit the autoencoder, then train the flow in its latents. The same seed gives the same model."
     size, data = cls.preset(preset), augment_dataset(dataset)
@@ -157,6 +157,8 @@ def fit(
     autoencoder = Autoencoder.fit(data, seed=seed + 2, out=out and Path(out) / "autoencoder", **how)
     copies = data.train
     latents = autoencoder.encode(copies.spectrograms)
+    if callable(progress):
+        progress(1, 1)
     flow = VelocityNetwork.fit(latents, copies.labels, n_classes=len(dataset.classes), seed=seed + 3, out=out and Path(out) / "flow", **how)
     return cls.join(flow, autoencoder, dataset, **size.model)
 
@@ -291,8 +293,9 @@ STAGES = ("filter", "evaluator", "generator", "scores", "report")
 ESTIMATES = {"quick": (4, 4, 11, 4, 8), "small": (21, 47, 61, 19, 9), "source": (60, 300, 40_000, 290, 20)}  # seconds of one core, of the stages
 EVERY_THOUSAND = (2.3, 0.0, 0.3, 2.1, 0.0)  # seconds more of each, for a thousand recordings
 READING = (0.8, 0.2, 0.3)  # of the filter's: to read, to crop and to fit a thousand
+GENERATING = {"quick": (0.25, 0.75), "small": (0.25, 0.75), "source": (0.85, 0.02, 0.13)}  # shares of its seconds; `source` trains the autoencoder first
 FOLDS = {"quick": 2, "small": 2, "source": 5}  # trainings that share the rest of it
-SCORING = (0.1, 0.2, 0.2, 0.5)  # shares of the scores' seconds: to draw, to make sound of it, the same of the held-out clips, to score
+SCORING = (0.08, 0.42, 0.42, 0.08)  # shares of the scores' seconds: to draw, to make sound of it, the same of the held-out clips, to score
 
 # %% ../nbs/31_pipeline.ipynb #cc00002b
 def planned(preset: str, n: int) -> dict[str, list[float]]:
@@ -300,7 +303,8 @@ def planned(preset: str, n: int) -> dict[str, list[float]]:
     parts = {name: [own + more * n / 1000] for name, own, more in zip(STAGES, ESTIMATES[preset], EVERY_THOUSAND, strict=True)}
     reading, folds = [seconds * n / 1000 for seconds in READING], FOLDS[preset]
     parts["filter"] = reading + [max(0.0, parts["filter"][0] - sum(reading)) / folds] * folds
-    parts["scores"] = [share * parts["scores"][0] for share in SCORING]
+    for name, shares in (("generator", GENERATING[preset]), ("scores", SCORING)):
+        parts[name] = [share * parts[name][0] for share in shares]
     return parts
 
 
