@@ -1,11 +1,13 @@
-"What several benchmarks need: the machine's name, a median time, means over seeds, rows of tables, curves of trainings."
+"What several benchmarks need: the machine's name, what another process uses, a median time, means over seeds, rows of tables, curves of trainings."
 import csv
 import os
 import platform
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 from specgen.core import read_table, write_table
@@ -17,6 +19,24 @@ def machine():
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     name = names[0] if names else platform.processor()
     return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+
+
+def memory(pid):
+    "Bytes of a process and its children: their proportional set sizes, and the part of those that is files (Linux)."
+    total = files = 0
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.Error, OSError, KeyError), open(f"/proc/{process.pid}/smaps_rollup") as file:
+            sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file if line.startswith("Pss")}
+            total, files = total + sizes["Pss"], files + sizes["Pss_File"]
+    return total, files
+
+
+def processor_seconds(pid, spent):
+    "Seconds that a process and its children have computed; `spent` keeps those of children that have ended."
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.Error):
+            spent[process.pid] = sum(process.cpu_times()[:2])
+    return sum(spent.values())
 
 
 def median_seconds(work, repeats=7):

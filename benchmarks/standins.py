@@ -1,24 +1,26 @@
 """AudioMNIST's 30,000 recordings through the whole pipeline, and ESC-50's 2,000 through the transformer's folds, on stand-ins of their layout and sizes.
 
-    SPECGEN_DATA=... python benchmarks/standins.py [--only audiomnist,esc50] [--preset small] [--out runs/standins]
+    SPECGEN_DATA=... python benchmarks/standins.py [--only audiomnist,esc50,training] [--preset small] [--out runs/standins]
 
 The stand-ins are made once under --out. `audiomnist`: FSDD's recordings at 48 kHz, in folders 01 ... 60 of 500 wavs; every speaker is one of FSDD's six at
 another speed. `esc50`: ESC-10's clips as 44.1 kHz wavs, at five speeds for five classes each. Only their sizes are those of the real ones, so their scores
-say nothing. The runs are watched from outside: resident memory and processor time of all processes, twice a second. `results/standins.csv` has, for each
-stage of the pipeline and for the folds, seconds, processor seconds and the largest memory; `results/standins_left.csv` what the bar said was left.
+say nothing. The runs are watched from outside: proportional memory and processor time of all processes, once a second. `results/standins.csv` has, for each
+stage of the pipeline and for the folds, seconds, processor seconds and the largest memory; `results/standins_left.csv` what the bar of the pipeline, and of a
+training, said was left, and what was.
 """
 import argparse
 import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import soundfile as sf
 import soxr
-from common import enter, machine
+from common import enter, machine, memory, processor_seconds
 from tqdm.auto import tqdm
 
 from specgen.core import write_table
@@ -68,18 +70,13 @@ def make_esc50(root):
 
 
 def watch(command, out):
-    "Run a command of specgen; rows of seconds, processor seconds and resident bytes of it and its children."
-    rows, start, spent, command = [], time.time(), {}, [Path(sys.executable).with_name("specgen"), *command]
+    "Run a command of specgen; rows of seconds, processor seconds, bytes (of `memory`) of it and its children, and what its bar says."
+    rows, start, spent, bar, command = [], time.time(), {}, BARS.get(command[0], "$^"), [Path(sys.executable).with_name("specgen"), *command]
     with (out / "output.txt").open("w") as file, psutil.Popen(list(map(str, command)), stdout=file, stderr=subprocess.STDOUT) as process:
         while process.poll() is None:
-            memory = 0
-            for part in [process, *process.children(recursive=True)]:
-                try:
-                    memory, spent[part.pid] = memory + part.memory_info().rss, sum(part.cpu_times()[:2])
-                except psutil.Error:
-                    continue
-            rows.append((time.time(), sum(spent.values()), memory))
-            time.sleep(0.5)
+            with suppress(psutil.Error):
+                rows.append((time.time(), processor_seconds(process.pid, spent), memory(process.pid)[0], last_word(out / "output.txt", bar)))
+            time.sleep(1)
     if process.returncode:
         raise SystemExit(f"the run failed; {out / 'output.txt'} says why")
     return start, rows
@@ -102,10 +99,34 @@ def seconds(clock):
     return sum(int(part) * 60**i for i, part in enumerate(reversed(clock.split(":"))))
 
 
-def promised(text):
-    "What the bar said was left, against what was gone, in seconds: the last word of each ten percent."
-    said = {int(share) // 10 * 10: (seconds(gone), seconds(left)) for share, gone, left in re.findall(r"(\d+)% \|[^|]*\| ([\d:]+) gone, ([\d:]+) left", text)}
-    return [{"percent": share, "gone": gone, "left": left} for share, (gone, left) in sorted(said.items())]
+BARS = {"run": r"([\d:]+) gone, ([\d:]+) left", "classify": r"classifier:[^\r]*\[([\d:]+)<([\d:]+),"}  # gone and left, by command
+
+
+def last_word(path, bar):
+    "What a bar last said was gone and left, in seconds; None when it hasn't said anything."
+    said = re.findall(bar, path.read_text(encoding="utf-8", errors="replace")[-1000:])
+    return tuple(map(seconds, said[-1])) if said else None
+
+
+def promised(run, words):
+    """What the bar said was left, and what was: at every tenth of the time, until 0.95 of it.
+
+    `words`: (seconds since 1970, what `last_word` found then); the last one is the end.
+    """
+    words = [(at, word) for at, word in words if word]
+    begin, end, rows = words[0][0] - words[0][1][0], words[-1][0], []
+    for share in (0.02, 0.05, *(k / 10 for k in range(1, 10)), 0.95):
+        at, (_, left) = next(word for word in words if word[0] - begin >= share * (end - begin))
+        rows.append({"run": run, "done": share, "gone": round(at - begin), "said_left": left, "left": round(end - at), "ratio": round(left / (end - at), 2)})
+    return rows
+
+
+def enter_promises(run, rows):
+    "Into the table of what bars said."
+    left = promised(run, [(at, word) for at, _, _, word in rows])
+    enter(RESULTS / "standins_left.csv", left, ("run", "done"))
+    for row in left:
+        print(row)
 
 
 def audiomnist(args):
@@ -114,10 +135,8 @@ def audiomnist(args):
     run = args.out / f"run_{args.preset}"
     command = ["run", "--dataset", "audiomnist", "--root", args.out / "audiomnist", "--preset", args.preset, "--out", run]
     start, rows = watch(command, args.out)
-    table, left = stages(run, start, rows), promised((args.out / "output.txt").read_text())
-    write_table(RESULTS / "standins_left.csv", left)
-    for row in left:
-        print(row)
+    table = stages(run, start, rows)
+    enter_promises(f"run, AudioMNIST, {args.preset}", rows)
     return [{"dataset": "audiomnist", "recordings": 30_000, "preset": args.preset, **row} for row in table]
 
 
@@ -130,15 +149,22 @@ def esc50(args):
              "cpu_seconds": round(rows[-1][1], 1), "largest_gb": round(max(row[2] for row in rows) / 1e9, 2)}]
 
 
+def training(args):
+    "One training: the classifier of FSDD, preset `words/small`."
+    start, rows = watch(["classify", "fit", "--dataset", "fsdd", "--preset", "small", "--out", args.out / "classifier"], args.out)
+    enter_promises("classify fit, FSDD, small", [row for row in rows if row[3]])
+    return []
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="audiomnist,esc50", help="which, with commas between")
+    parser.add_argument("--only", default="audiomnist,esc50,training", help="which, with commas between")
     parser.add_argument("--preset", default="small", help="of the pipeline")
     parser.add_argument("--out", type=Path, default=Path("runs/standins"), help="of the stand-ins and the runs; a finished run is not run again")
     args = parser.parse_args()
     print(machine())
     for name in args.only.split(","):
-        rows = {"audiomnist": audiomnist, "esc50": esc50}[name](args)
+        rows = {"audiomnist": audiomnist, "esc50": esc50, "training": training}[name](args)
         enter(RESULTS / "standins.csv", rows, ("dataset", "stage"))
         for row in rows:
             print(row)

@@ -8,7 +8,7 @@ __all__ = ['Classifier', 'write_submissions', 'submit']
 # %% ../nbs/13_classifier.ipynb #c422dc3f
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, cycle, islice
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from .audio import read_audio
 from .augmentation import augment_mixed
+from .batches import Rows
 from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
 from .models import Model, Preset, shipped_models
@@ -164,6 +165,11 @@ def embed(self: Classifier, spectrograms: torch.Tensor) -> torch.Tensor:
     "Spectrograms (N, freq, time) -> embeddings (N, n_features): what the last layer decides from."
     return self.in_batches(lambda x: self.features(self.standardized(x)), spectrograms)
 
+# %% ../nbs/13_classifier.ipynb #9422249b
+def by_rows(function: Callable, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    "function(x[index]), some at a time: there is no copy of all."
+    return torch.cat([function(x[part]) for part in index.split(1000)])
+
 # %% ../nbs/13_classifier.ipynb #9422249a
 @patch
 def evaluate(
@@ -171,8 +177,8 @@ def evaluate(
     dataset: SpectrogramDataset,  # its held-out clips count, or all where none is held out
 ) -> dict[str, float]:  # n, accuracy (0 to 1), loss: mean cross entropy, nats
     "How well it names clips."
-    spectrograms, labels = (dataset.test if dataset.is_test.any() else dataset).tensors
-    probs = self.predict_proba(spectrograms)
+    index = (dataset.is_test if dataset.is_test.any() else ~dataset.is_test).nonzero().flatten()
+    probs, labels = by_rows(self.predict_proba, dataset.spectrograms, index), dataset.labels[index]
     loss = F.nll_loss(probs.clamp(min=1e-12).log(), labels)
     return {"n": len(labels), "accuracy": (probs.argmax(1) == labels).float().mean().item(), "loss": loss.item()}
 
@@ -332,17 +338,17 @@ def fit(
     progress: bool = True,
 ) -> Classifier:  # in eval mode
     "Train a classifier. The same seed gives the same model. Raises `SpecgenError` for a dataset without training clips."
-    preset, known = cls.preset(preset, dataset.about.get("domain")), dataset.train
+    preset, known = cls.preset(preset, dataset.about.get("domain")), (~dataset.is_test).nonzero().flatten()
     if not len(known):
         raise SpecgenError("no clips to train on: every clip of this dataset is held out, or there is none")
     with seeded(seed):
         model = cls(**preset.model, **described(dataset, preset.augment.get("depth_db")))
     settings = {**preset.training, "seed": seed, "precision": safe_precision(precision, model)}
-    speech_lr = settings.pop("speech_lr", None)
     changes = {**preset.augment, "depth_db": model.depth, "representation": dataset.representation, "n_classes": len(dataset.classes)}
-    validate = (lambda trained: {"accuracy": trained.evaluate(dataset.test)["accuracy"]}) if dataset.is_test.any() else None
-    how = dict(out=out, validate=validate, progress=progress, device=device, lr_scales=start_from_published(model, speech_lr))
-    train(model, known.tensors, partial(classification_loss, **changes), steps_config(len(known), **settings), title="classifier", **how)
+    validate = (lambda trained: {"accuracy": trained.evaluate(dataset)["accuracy"]}) if dataset.is_test.any() else None
+    how = dict(out=out, validate=validate, progress=progress, device=device, lr_scales=start_from_published(model, settings.pop("speech_lr", None)))
+    loss, config = partial(classification_loss, **changes), steps_config(len(known), **settings)
+    train(model, Rows(dataset.tensors, known), loss, config, title="classifier", **how)
     return model
 
 # %% ../nbs/13_classifier.ipynb #6f08b634

@@ -20,12 +20,15 @@ import signal
 import stat
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
+
+from tqdm import tqdm
 
 # %% ../nbs/00_core.ipynb #c0000007
 class SpecgenError(ValueError):
@@ -449,3 +452,34 @@ def on_main(
     if said:
         raise SpecgenError(f"the main process stopped: {said}")
     return told if tell else result
+
+# %% ../nbs/00_core.ipynb #ca000031
+class Bar(tqdm):
+    "tqdm's bar, whose time left is told by the speed since the start and that in the last quarter of the time."
+
+    def __init__(self, *args, **settings):
+        self.points = [(0.0, 0.0)]  # seconds gone, and what was done in them
+        super().__init__(*args, **settings)
+
+    def speed(self) -> float | None:
+        "What is done in a second; None at the start."
+        gone, done = self._time() - self.start_t, self.n - self.initial
+        since, before = self.points[max(0, bisect(self.points, (0.75 * gone, math.inf)) - 1)]
+        return math.sqrt(done / gone * (done - before) / (gone - since)) if gone > since and done > before else None
+
+    def update(self, n: float = 1):
+        "Go on by n."
+        shown = super().update(n)
+        if not self.disable and (gone := self._time() - self.start_t) > 1.01 * self.points[-1][0] + 0.05:
+            self.points.append((gone, self.n - self.initial))
+        return shown
+
+    @property
+    def format_dict(self) -> dict:
+        return {**super().format_dict, "rate": self.speed() if hasattr(self, "start_t") and not self.disable else None}
+
+    @property
+    def left(self) -> float | None:
+        "Seconds that are left; None while nothing is known."
+        speed = self.speed()
+        return (self.total - self.n) / speed if speed else None

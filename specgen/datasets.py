@@ -23,9 +23,9 @@ from fastcore.basics import patch
 
 from .audio import printable
 from .core import SpecgenError, as_path, atomic, plainly, reason_of, write_table
-from .recordings import LAYOUTS, STORED, Recording, Skipped, cache_folder, check_files, decode_all, detect_layout, folders_in
-from .recordings import layout_entries, sounds_in, store_waveforms, stored_waveforms, waveforms_file
+from .recordings import LAYOUTS, Recording, Skipped, cache_folder, check_files, detect_layout, folders_in, layout_entries, sounds_in
 from .synthetic_digits import DIGITS_FILE, HELD_OUT, N_PER_DIGIT, WORDS, digits_config, digits_folder_name, folder_sha256, make_digits
+from .waveforms import STORED, Waveforms, decoded, spooled, store_waveforms, stored_waveforms, waveforms_file
 
 # %% ../nbs/08_datasets.ipynb #dd198655
 @dataclass(frozen=True)
@@ -102,6 +102,22 @@ def digest(self: AudioDataset) -> str:
     return digest.hexdigest()
 
 # %% ../nbs/08_datasets.ipynb #4ad13e4b
+def held_waveforms(recordings: AudioDataset, sample_rate: int, progress: bool | Callable, hold: Callable):
+    "Every recording, from the cache or else decoded and held, in a list or in a file; kept in the cache if they are a whole dataset of up to 1 GiB."
+    whole, digests = recordings.whole or recordings, [r.digest for r in recordings]
+    path = waveforms_file(whole.digest(), sample_rate)
+    if (kept := stored_waveforms(path, digests)) is not None:
+        for digest in digests:
+            recordings.contents.pop(digest, None)
+        if callable(progress):
+            progress(1, 1)
+        return kept
+    waveforms = hold(decoded(recordings.recordings, sample_rate, recordings.contents, f"reading {recordings.name}", progress))
+    if whole is recordings and all(digests) and 4 * sample_rate * sum(r.duration for r in recordings) <= STORED:
+        store_waveforms(path, digests, waveforms)
+    return waveforms
+
+# %% ../nbs/08_datasets.ipynb #4ad13e4c
 @patch
 def waveforms(
     self: AudioDataset,
@@ -112,16 +128,13 @@ def waveforms(
 
     Raises `SpecgenError` when a file has changed since the dataset was loaded.
     """
-    whole, digests = self.whole or self, [r.digest for r in self]
-    path = waveforms_file(whole.digest(), sample_rate)
-    if (kept := stored_waveforms(path, digests)) is not None:
-        for digest in digests:
-            self.contents.pop(digest, None)
-        return kept
-    waveforms = decode_all(self.recordings, sample_rate, self.contents, f"reading {self.name}", progress)
-    if whole is self and all(digests) and 4 * sum(map(len, waveforms)) <= STORED:
-        store_waveforms(path, digests, waveforms)
-    return waveforms
+    return list(held_waveforms(self, sample_rate, progress, list))
+
+
+@patch
+def lazy_waveforms(self: AudioDataset, sample_rate: int, progress: bool | Callable = False) -> Waveforms:
+    "What `waveforms` gives, each read from a file when it is asked for: memory holds only those in use."
+    return held_waveforms(self, sample_rate, progress, spooled)
 
 
 @patch

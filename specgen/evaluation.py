@@ -10,7 +10,7 @@ __all__ = ['frechet_distance', 'kernel_distance', 'inception_score', 'modified_i
 # %% ../nbs/14_evaluation.ipynb #8e092f40
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -261,6 +261,15 @@ def measure(known: Reference, probs: torch.Tensor, features: torch.Tensor, label
         "least_diversity": min(shares, default=math.nan),
     }
 
+# %% ../nbs/14_evaluation.ipynb #d4ed908d
+def clips_of_each(rows: dict[str, tuple[torch.Tensor, torch.Tensor]], n: int | None) -> int:
+    "How many clips of every row are scored; None = as many as the smallest has. Raises `SpecgenError` when a row has fewer, or fewer than 2."
+    n = min(len(labels) for _, labels in rows.values()) if n is None else n
+    for name, (_, labels) in rows.items():
+        if len(labels) < max(n, 2):
+            raise SpecgenError(f"row '{name}': {len(labels)} clips, and {max(n, 2)} of every row are scored")
+    return n
+
 # %% ../nbs/14_evaluation.ipynb #d4ed908e
 @patch
 def score_table(
@@ -271,14 +280,15 @@ def score_table(
     *,
     seed: int = 0,
     show: bool = True,  # print the table
+    progress: Callable | None = None,  # is told how many rows are done, and of how many
 ) -> list[dict]:  # a row each: 'name', 'n' and the scores
     "Scores of several sets of clips, all from the same number of clips. Raises `SpecgenError` when a row has fewer than n, or than 2."
     rows = {name: clips.tensors if isinstance(clips, SpectrogramDataset) else clips for name, clips in rows.items()}
-    n = min(len(labels) for _, labels in rows.values()) if n is None else n
-    for name, (_, labels) in rows.items():
-        if len(labels) < max(n, 2):
-            raise SpecgenError(f"row '{name}': {len(labels)} clips, and {max(n, 2)} of every row are scored")
-    table = [{"name": name, **self.score(*clips, reference=reference, n=n, seed=seed)} for name, clips in rows.items()]
+    n, table = clips_of_each(rows, n), []
+    for name, clips in rows.items():
+        table.append({"name": name, **self.score(*clips, reference=reference, n=n, seed=seed)})
+        if progress:
+            progress(len(table), len(rows))
     if show:
         known = len(self.reference(reference).features)
         print(f"{n} clips of each row against {known} reference clips; the classifier is right on {self.accuracy:.1%} of held-out clips")

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from .audio import trim_silence
-from .classifier import Classifier
+from .classifier import Classifier, by_rows
 from .core import SpecgenError, as_path, choose, on_main, write_table
 from .datasets import AudioDataset
 from .models import Preset
+from .recordings import in_parallel
 from .run_folder import RunFolder, code_digest
 from .spectrogram import LogSTFT, Representation
 from .spectrogram_dataset import SpectrogramDataset
 from .stft import make_window
+from .waveforms import Waveforms
 
 # %% ../nbs/16_filtering.ipynb #aadb4dec
 MAX_STRETCH = (0.6, 1.7)  # shortest and longest clip that is fitted, as a multiple of 24 hops
@@ -120,7 +121,7 @@ def out_of_fold(
         own = (fold == k) & scorable
         if own.any():
             model = Classifier.fit(replace(dataset, is_test=fold == k), out=out and Path(out) / f"fold_{k}", **how)
-            probabilities = model.predict_proba(dataset.spectrograms[own])
+            probabilities = by_rows(model.predict_proba, dataset.spectrograms, own.nonzero().flatten())
             losses[own], predictions[own] = label_loss(probabilities, labels[own]), probabilities.argmax(1)
     return losses.to(where), predictions.to(where)
 
@@ -165,16 +166,16 @@ def first_rows(
 # %% ../nbs/16_filtering.ipynb #131a5973
 def filter_durations(
     rows: list[dict],  # written to
-    waveforms: list[torch.Tensor],  # trimmed
+    lengths: list[int],  # samples, trimmed
     representation: Representation,
     n_frames: int,
     max_stretch: tuple[float, float],  # shortest and longest clip, in units of n_frames hops
 ):
     "Step 1: remove what would have to be stretched too much."
-    for row, waveform in zip(rows, waveforms, strict=False):
-        stretch = len(waveform) / (n_frames * representation.hop_length)
-        row |= {"seconds": round(len(waveform) / representation.sample_rate, 4), "stretch": round(stretch, 4)}
-        why = SILENT if not len(waveform) else SHORT if stretch < max_stretch[0] else LONG if stretch > max_stretch[1] else ""
+    for row, n in zip(rows, lengths, strict=False):
+        stretch = n / (n_frames * representation.hop_length)
+        row |= {"seconds": round(n / representation.sample_rate, 4), "stretch": round(stretch, 4)}
+        why = SILENT if not n else SHORT if stretch < max_stretch[0] else LONG if stretch > max_stretch[1] else ""
         if why and row["kept"] == "yes":
             row |= {"kept": "no", "why": why}
 
@@ -218,6 +219,35 @@ def require_labels(recordings: AudioDataset, parts: dict[str, list[int]], rows: 
         left = f"no training clip of '{lost[0]}' is left ({reasons})"
         raise SpecgenError(f"dataset '{recordings.name}': {left}; check its recordings or widen max_stretch")
 
+# %% ../nbs/16_filtering.ipynb #4ad37e15
+def sound_in(waveform: torch.Tensor, sample_rate: int) -> tuple[int, int]:
+    "Where `trim_silence` finds the sound: its first sample, and the one after its last."
+    sound = trim_silence(waveform, sample_rate)
+    first = sound.storage_offset() - waveform.storage_offset()
+    return first, first + len(sound)
+
+# %% ../nbs/16_filtering.ipynb #4ad37e16
+def fit_clips(
+    waveforms: Waveforms,
+    sounds: list[tuple[int, int]],  # of `sound_in`
+    order: list[int],  # n clips
+    representation: Representation,
+    n_frames: int,
+    **shown,  # title and progress of `in_parallel`
+) -> torch.Tensor:  # (n, freq, n_frames)
+    "Clips fitted to one size, on all cores, each written to its place."
+
+    def fitted(i: int) -> torch.Tensor:
+        return adaptive_hop_stft(waveforms[i][slice(*sounds[i])], representation, n_frames)
+
+    def put(k: int):
+        logs[k] = fitted(order[k])
+
+    logs = torch.empty(len(order), *fitted(order[0]).shape)
+    for _ in in_parallel(put, range(len(order)), **shown):
+        pass
+    return logs
+
 # %% ../nbs/16_filtering.ipynb #4ad37e14
 def fit_recordings_to_frames(
     recordings: AudioDataset,
@@ -225,20 +255,20 @@ def fit_recordings_to_frames(
     representation: Representation | None,  # None = `choose_geometry` of the training clips
     n_frames: int,
     max_stretch: tuple[float, float],
-    progress: bool,
+    progress: bool | Callable,
 ) -> tuple[list[dict], list[int], torch.Tensor, Representation]:
     "Step 1: crop, measure, fit. Returns the rows, the recordings that fit, their spectrograms (not standardised), the representation."
     rate = representation.sample_rate if representation else 8000
-    waveforms = [trim_silence(w, rate) for w in recordings.waveforms(rate, progress=progress)]
-    representation = representation or choose_geometry([n / rate for i in parts["train"] if (n := len(waveforms[i]))])
+    waveforms = recordings.lazy_waveforms(rate, progress=progress)
+    sounds = list(in_parallel(lambda i: sound_in(waveforms[i], rate), range(len(waveforms)), f"cropping {recordings.name}", progress))
+    lengths = [end - first for first, end in sounds]
+    representation = representation or choose_geometry([lengths[i] / rate for i in parts["train"] if lengths[i]])
     representation = replace(representation, mean=0.0, std=1.0)
     rows = first_rows(recordings, parts)
-    filter_durations(rows, waveforms, representation, n_frames, max_stretch)
+    filter_durations(rows, lengths, representation, n_frames, max_stretch)
     order = [i for i in sorted(parts["train"]) + sorted(parts["test"]) if rows[i]["kept"] == "yes"]
     require_labels(recordings, parts, rows)
-    logs = torch.empty(len(order), *adaptive_hop_stft(waveforms[order[0]], representation, n_frames).shape)
-    for place, i in zip(logs, tqdm(order, f"fitting {recordings.name}", disable=not progress), strict=True):
-        place.copy_(adaptive_hop_stft(waveforms[i], representation, n_frames))
+    logs = fit_clips(waveforms, sounds, order, representation, n_frames, title=f"fitting {recordings.name}", progress=progress)
     return rows, order, logs, representation
 
 # %% ../nbs/16_filtering.ipynb #83356c6c
@@ -267,7 +297,7 @@ def standardize_in_place(
     "Give the masked spectrograms mean 0 and standard deviation 1, and change the others likewise."
     counted, n = mask.nonzero().flatten().split(1000), int(mask.sum()) * logs[0].numel()
     mean = sum(logs[part].double().sum() for part in counted) / n
-    std = (sum((logs[part].double() - mean).square().sum() for part in counted) / (n - 1)).sqrt().clamp(min=1e-8)
+    std = (sum(logs[part].double().sub_(mean).square_().sum() for part in counted) / (n - 1)).sqrt().clamp(min=1e-8)
     logs.sub_(mean.float()).div_(std.float())
     return mean.item(), std.item()
 
@@ -289,8 +319,8 @@ def run_filter(
     **how,  # of the classifiers' trainings: device, precision, progress
 ) -> SpectrogramDataset:
     "What `filter_recordings` does, its arguments checked."
-    shape, shown = (settings["n_frames"], settings["max_stretch"]), how["progress"] is True
-    rows, order, logs, representation = fit_recordings_to_frames(recordings, parts, representation, *shape, shown)
+    shape = settings["n_frames"], settings["max_stretch"], how["progress"]
+    rows, order, logs, representation = fit_recordings_to_frames(recordings, parts, representation, *shape)
     labels, is_test, classes = recordings.labels[order], torch.tensor([rows[i]["split"] == "test" for i in order]), list(recordings.classes)
     (mean, std), n_train = standardize_in_place(logs, ~is_test), int((~is_test).sum())
     if settings["drop"]:
@@ -317,7 +347,7 @@ def filter_recordings(
     out: str | Path | None = None,  # for the dataset, kept.csv and the folds' trainings
     device=None,  # of those trainings; None = the GPU if there is one
     precision: str = "auto",  # likewise, of `TrainConfig`
-    progress: bool | Callable = False,  # show bars; or what the trainings tell how far they are, of `train`
+    progress: bool | Callable = False,  # show bars; or what every step tells how far it is, as in `train`
     **changes,  # of the preset: n_frames, max_stretch (shortest, longest, in units of n_frames hops), drop (share; 0 = no step 2), folds, classifier
 ) -> SpectrogramDataset:  # spectrograms (N, freq, n_frames), standardised; about["rows"] has a line for every recording
     """Recordings of any length to spectrograms of one size, with the doubtful ones left out.
@@ -340,4 +370,5 @@ def kept_result(out: Path, make: Callable, recordings: AudioDataset, parts: dict
         dataset = make(out)
         on_main(dataset.save, out)
         on_main(write_table, out / "kept.csv", dataset.about["rows"], COLUMNS)
+        del dataset  # before its copy is read
         return SpectrogramDataset.load(out)

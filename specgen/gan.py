@@ -170,11 +170,11 @@ class GAN(Model):
         conditional: bool = True,  # batch norm steered by label and noise
         levels: int = 0,  # smaller sizes, each half the next, that it can draw too
         truncation: float = 1.0,  # of the noise that it draws from, where `sample` is not told another
-        classes: list[str] | None = None,  # names
+        classes: list[str] | None = None,  # names; None = their numbers
         representation: dict | None = None,  # `Representation.to_dict()` of its spectrograms, so that it can make sound
     ):
         super().__init__()
-        self.n_classes, self.noise, self.truncation, self.classes = n_classes, noise, truncation, classes
+        self.n_classes, self.noise, self.truncation, self.classes = n_classes, noise, truncation, classes or [str(k) for k in range(n_classes)]
         self.representation = Representation.from_dict(representation) if representation else None
         self.shape, self.level = tuple(shape), 0
         self.build(*channels_by_size(shape, width, max_channels), (noise + n_classes) * conditional, smooth, levels)
@@ -233,8 +233,8 @@ def to_audio(
     spectrograms: torch.Tensor,  # (N, mels, frames)
     vocoder=None,  # a model with `to_audio`, trained for the same mels; None = phase retrieval
 ) -> torch.Tensor:  # (N, samples), within [-1, 1]
-    "Spectrograms to sound. Raises `SpecgenError` for a vocoder of other mels."
-    r = self.representation
+    "Spectrograms to sound. Raises `SpecgenError` for a vocoder of other mels, and where the GAN has no representation."
+    r = self.own_representation
     sound = vocoder.to_audio(spectrograms, representation=r) if vocoder else r.decode(spectrograms)
     return sound / sound.abs().amax(-1, keepdim=True).clamp(min=1)
 

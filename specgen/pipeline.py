@@ -13,13 +13,12 @@ from unicodedata import normalize
 
 import torch
 from fastcore.basics import patch
-from tqdm import tqdm
 
 # %% ../nbs/31_pipeline.ipynb #a640220b
 from .audio import read_audio
 from .augmentation import augment_dataset, check_seed
 from .autoencoder import Autoencoder
-from .core import SpecgenError, as_path, choose, default_device, main_process, on_main, read_json, write_json, write_tensors
+from .core import Bar, SpecgenError, as_path, choose, default_device, main_process, on_main, read_json, write_json, write_tensors
 from .datasets import AudioDataset, load_recordings
 from .evaluation import Evaluator, floor_rows, hold_out_clips
 from .filtering import PEAK, filter_counts, filter_recordings
@@ -150,7 +149,7 @@ def fit(
     out: str | Path | None = None,  # for the checkpoints and curves of both networks; the same one again continues
     device=None,  # None = the GPU if there is one
     precision: str = "auto",  # of `TrainConfig`
-    progress: bool = True,
+    progress: bool | Callable = True,  # of `train`; as a function it is also told when the latents are there
 ) -> DigitGenerator:  # in eval mode
     "Fit the autoencoder, then train the flow in its latents. The same seed gives the same model."
     size, data = cls.preset(preset), augment_dataset(dataset)
@@ -158,6 +157,8 @@ def fit(
     autoencoder = Autoencoder.fit(data, seed=seed + 2, out=out and Path(out) / "autoencoder", **how)
     copies = data.train
     latents = autoencoder.encode(copies.spectrograms)
+    if callable(progress):
+        progress(1, 1)
     flow = VelocityNetwork.fit(latents, copies.labels, n_classes=len(dataset.classes), seed=seed + 3, out=out and Path(out) / "flow", **how)
     return cls.join(flow, autoencoder, dataset, **size.model)
 
@@ -249,20 +250,24 @@ def encode_again(sounds: torch.Tensor, representation: Representation) -> torch.
     kept = (sounds * 32767).round() / 32767
     return representation.encode(PEAK * kept / kept.abs().amax(-1, keepdim=True).clamp(min=1e-8))
 
-
+# %% ../nbs/31_pipeline.ipynb #2a59334f
 def scored_rows(
     model: DigitGenerator,
     dataset: SpectrogramDataset,  # of `with_floor`
     n_samples: int,  # spectrograms to draw; at least one of each class
     seed: int,
+    tell: Callable = lambda step, steps: None,  # is told when a part of `SCORING` is done
 ) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:  # name: spectrograms and what they should say; the generated sounds
     "Everything that is scored: first the floor, then what is made of its clips, then what is generated."
     r, asked = model.representation, torch.arange(max(n_samples, len(model.classes))) % len(model.classes)
     rows = {name: clips.tensors for name, clips in floor_rows(dataset).items()}
     real, labels = next(iter(rows.values()))
     drawn = model.sample(asked, seed=seed)
+    tell(1, 1)
     sounds = model.to_audio(drawn)
+    tell(1, 1)
     rows["held out, as sound again"] = encode_again(model.to_audio(real), r), labels
+    tell(1, 1)
     rows["held out, after the autoencoder"] = model.autoencoder.reconstruct(real), labels
     rows["generated spectrograms"] = drawn, asked
     rows["generated sounds"] = encode_again(sounds, r), asked
@@ -271,8 +276,9 @@ def scored_rows(
 # %% ../nbs/31_pipeline.ipynb #cc9c3269
 def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitGenerator, plan: Plan, folder: Path, out: Path) -> dict:
     "Draw digits, make sound of them, and score everything on the same number of clips."
-    rows, sounds = scored_rows(model, dataset, plan.size.training["n_samples"], plan.seed + 4)
-    table = {row.pop("name"): row for row in evaluator.score_table(rows, dataset, show=False)}
+    tell = plan.progress if callable(plan.progress) else lambda step, steps: None
+    rows, sounds = scored_rows(model, dataset, plan.size.training["n_samples"], plan.seed + 4, tell)
+    table = {row.pop("name"): row for row in evaluator.score_table(rows, dataset, show=False, progress=tell)}
     (real, _), (rebuilt, _) = next(iter(rows.values())), rows["held out, after the autoencoder"]
     table["held out, after the autoencoder"]["error_db"] = rmse_db(rebuilt, real, model.representation)
     drawn, asked = rows["generated spectrograms"]
@@ -284,36 +290,58 @@ def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitG
 # %% ../nbs/31_pipeline.ipynb #cc000002
 SHIPPED = "specgen/flow-digits"  # speaks before any run
 STAGES = ("filter", "evaluator", "generator", "scores", "report")
-ESTIMATES = {"quick": (4, 4, 11, 4, 8), "small": (15, 45, 55, 18, 10), "source": (45, 300, 40_000, 290, 20)}  # seconds of one core, of the stages
-EVERY_THOUSAND = (4.5, 0.7, 2.5, 2.5, 0.0)  # seconds more of each, for a thousand recordings
-TRAININGS = {"filter": {"quick": 2, "small": 2, "source": 5}}  # of a stage; one where it isn't said
+ESTIMATES = {"quick": (4, 4, 11, 4, 8), "small": (21, 47, 61, 19, 9), "source": (60, 300, 40_000, 290, 20)}  # seconds of one core, of the stages
+EVERY_THOUSAND = (2.3, 0.0, 0.3, 2.1, 0.0)  # seconds more of each, for a thousand recordings
+READING = (0.8, 0.2, 0.3)  # of the filter's: to read, to crop and to fit a thousand
+GENERATING = {"quick": (0.25, 0.75), "small": (0.25, 0.75), "source": (0.85, 0.02, 0.13)}  # shares of its seconds; `source` trains the autoencoder first
+FOLDS = {"quick": 2, "small": 2, "source": 5}  # trainings that share the rest of it
+SCORING = (0.08, 0.42, 0.42, 0.08)  # shares of the scores' seconds: to draw, to make sound of it, the same of the held-out clips, to score
 
 # %% ../nbs/31_pipeline.ipynb #cc00002b
+def planned(preset: str, n: int) -> dict[str, list[float]]:
+    "Seconds of one core that each part of each stage takes, for n recordings."
+    parts = {name: [own + more * n / 1000] for name, own, more in zip(STAGES, ESTIMATES[preset], EVERY_THOUSAND, strict=True)}
+    reading, folds = [seconds * n / 1000 for seconds in READING], FOLDS[preset]
+    parts["filter"] = reading + [max(0.0, parts["filter"][0] - sum(reading)) / folds] * folds
+    for name, shares in (("generator", GENERATING[preset]), ("scores", SCORING)):
+        parts[name] = [share * parts[name][0] for share in shares]
+    return parts
+
+
 class RunBar:
-    "One bar over all stages of a run, with the time left. As a function it is what trainings are given as `progress`."
+    "One bar over all stages of a run, with the time left. As a function it is what trainings and others are given as `progress`."
 
     def __init__(self, preset: str, n: int, show: bool):
-        self.seconds = {name: own + more * n / 1000 for name, own, more in zip(STAGES, ESTIMATES[preset], EVERY_THOUSAND, strict=True)}
-        self.trainings = {name: TRAININGS.get(name, {}).get(preset, 1) for name in STAGES}
+        self.parts = planned(preset, n)
+        self.seconds = {name: sum(parts) for name, parts in self.parts.items()}
         look = "{desc:10}{percentage:3.0f}% |{bar:30}| {elapsed} gone, {remaining} left"
-        self.bar = tqdm(total=sum(self.seconds.values()), disable=not show, smoothing=0, bar_format=look, leave=False)
+        self.bar = Bar(total=sum(self.seconds.values()), disable=not show, bar_format=look, leave=False)
 
-    def begin(self, name: str, done: bool):
-        "A stage begins, or is found done."
-        self.name, self.finished, self.start = name, 0, sum(self.seconds[s] for s in STAGES[: STAGES.index(name)])
-        self.bar.set_description_str(name, refresh=False)
-        if done and not self.bar.disable:
-            self.bar.initial += self.seconds[name]
-        self.move(1.0 if done else 0.0)
-        self.bar.clear()
+# %% ../nbs/31_pipeline.ipynb #cc00002c
+@patch
+def begin(self: RunBar, name: str, done: bool):
+    "A stage begins, or is found done."
+    self.name, self.finished, self.start = name, 0, sum(self.seconds[s] for s in STAGES[: STAGES.index(name)])
+    self.bar.set_description_str(name, refresh=False)
+    if done and not self.bar.disable:
+        self.bar.initial += self.seconds[name]
+    self.move(self.seconds[name] if done else 0.0)
+    self.bar.clear()
 
-    def __call__(self, step: int, steps: int):
-        "A training of the stage has done `step` of its `steps`."
-        self.move((self.finished + step / steps) / self.trainings[self.name])
-        self.finished += step == steps
 
-    def move(self, share: float):
-        self.bar.update(self.start + share * self.seconds[self.name] - self.bar.n)
+@patch
+def __call__(self: RunBar, step: int, steps: int):
+    "A part of the stage has done `step` of its `steps`."
+    parts = self.parts[self.name]
+    own = parts[self.finished] if self.finished < len(parts) else 0.0
+    self.move(sum(parts[: self.finished]) + step / steps * own)
+    self.finished += step == steps
+
+
+@patch
+def move(self: RunBar, seconds: float):
+    "So much of the stage is done."
+    self.bar.update(self.start + seconds - self.bar.n)
 
 # %% ../nbs/31_pipeline.ipynb #1307773b
 def run_stages(run: RunFolder, recordings: AudioDataset, plan: Plan) -> dict:

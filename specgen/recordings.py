@@ -15,8 +15,8 @@ import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
@@ -26,12 +26,10 @@ from unicodedata import normalize
 
 import pooch
 import soundfile
-import torch
-from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from .audio import SOUND_SUFFIXES, check_audio, printable, read_audio, read_mono, resample
-from .core import SpecgenError, as_path, write_tensors
+from .audio import SOUND_SUFFIXES, check_audio, printable
+from .core import SpecgenError, as_path
 
 # %% ../nbs/07_recordings.ipynb #8e5313ce
 @dataclass(frozen=True)
@@ -352,16 +350,18 @@ def remember(stamps: dict[Path, str], checked: dict[Path, Checked]) -> None:
 
 # %% ../nbs/07_recordings.ipynb #de719581
 LARGE = 1 << 26  # bytes; larger files are never held in memory as a whole
-KEPT = 1 << 28  # bytes of files that are held until their sound is wanted
+KEPT = 1 << 26  # bytes of files that are held until their sound is wanted
 
 
-def in_parallel(function: Callable, inputs: list, title: str, progress: bool, threads: bool = True) -> Iterator:
-    "function(x) for each of the inputs, in order, on all cores."
-    if not threads:
-        yield from map(function, tqdm(inputs, title, disable=not progress))
-        return
-    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
-        yield from tqdm(pool.imap(function, inputs, chunksize=4), title, total=len(inputs), disable=not progress)
+def in_parallel(function: Callable, inputs: Sequence, title: str, progress: bool | Callable, threads: bool = True) -> Iterator:
+    "function(x) for each of the inputs, in order, on all cores; `progress` shows a bar, or is told how many are done, and of how many."
+    n, told = len(inputs), callable(progress)
+    with ThreadPool(min(8, os.cpu_count() or 1)) if threads else nullcontext() as pool:
+        answers = pool.imap(function, inputs, chunksize=4) if threads else map(function, inputs)
+        for k, answer in enumerate(tqdm(answers, title, total=n, disable=told or not progress), 1):
+            if told and (k % 100 == 0 or k == n):
+                progress(k, n)
+            yield answer
 
 # %% ../nbs/07_recordings.ipynb #bc573dd8
 def check_file(path: Path) -> tuple[Checked, bytes | None]:
@@ -411,68 +411,3 @@ def check_files(
     if new:
         remember({path: stamps[path][0] for path in new}, new)
     return [known[path] for path in paths], contents
-
-# %% ../nbs/07_recordings.ipynb #758c4e68
-def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> torch.Tensor:
-    "A recording as (samples,) float32, mono, at this rate in hertz. Raises `SpecgenError` when the file is not the one that was checked."
-    there = os.path.isfile(recording.path)
-    if raw is None and there and os.path.getsize(recording.path) <= LARGE:
-        raw = recording.path.read_bytes()
-    if recording.digest and (raw is not None or there) and digest_of(recording.path, raw) != recording.digest:
-        raise SpecgenError(f"{printable(recording.path)}: has changed since it was checked; load the dataset again")
-    if raw is None:
-        return read_audio(recording.path, sample_rate)[0]
-    waveform, rate = read_mono(recording.path, raw)
-    return resample(waveform, rate, sample_rate)
-
-
-def decode_all(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool) -> list[torch.Tensor]:
-    "Every recording, on all cores; the contents that are used up are let go."
-    coded = any(r.sample_rate != sample_rate or r.path.suffix.lower() != ".wav" for r in recordings)
-    return list(in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress, coded))
-
-# %% ../nbs/07_recordings.ipynb #e1d471c1
-STORED = 1 << 30  # bytes; longer datasets are decoded every time
-STORE = 1 << 32  # bytes of all that is kept; what was not used for longest goes first
-
-
-def waveforms_file(digest: str, sample_rate: int) -> Path:
-    "Where the decoded recordings of a dataset of this digest are kept."
-    key = hashlib.sha256(f"{digest} {sample_rate} {check_version()}".encode()).hexdigest()[:24]
-    return cache_folder() / "waveforms" / f"{key}.safetensors"
-
-
-def stored_waveforms(path: Path, digests: list[str]) -> list[torch.Tensor] | None:
-    "Waveforms (samples,) of the files with these digests, or None where one of them is not kept."
-    try:
-        with safe_open(path, "pt") as file:
-            where = json.loads(file.metadata()["specgen"])
-            samples = file.get_tensor("samples") if 2 * len(digests) > len(where) else file.get_slice("samples")
-            waveforms = [samples[slice(*where[digest])] for digest in digests]
-        os.utime(path)
-        return [w.float().div_(32768) if w.dtype == torch.int16 else w.clone() for w in waveforms]  # each with memory of its own
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-
-# %% ../nbs/07_recordings.ipynb #93e66f82
-def store_waveforms(path: Path, digests: list[str], waveforms: list[torch.Tensor]) -> None:
-    "Keep decoded recordings, if the cache can be written."
-    ends = torch.tensor([len(w) for w in waveforms]).cumsum(0).tolist()
-    where = dict(zip(digests, zip([0, *ends], ends, strict=False), strict=True))
-    if all(torch.equal(w * 32768, (w * 32768).round().clamp(-32768, 32767)) for w in waveforms):
-        waveforms = [(w * 32768).to(torch.int16) for w in waveforms]
-    try:
-        write_tensors(path, {"samples": torch.cat(waveforms)}, {"specgen": json.dumps(where)})
-        make_room(path.parent, STORE)
-    except (OSError, SafetensorError):
-        pass
-
-
-def make_room(folder: Path, most: int) -> None:
-    "Delete what was not used for longest until no more than so many bytes are left."
-    files = sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("[!.]*.safetensors")), reverse=True)
-    held = 0
-    for _, size, file in files:
-        held += size
-        if held > most:
-            file.unlink(missing_ok=True)

@@ -7,10 +7,8 @@ __all__ = ['pad_or_crop', 'standardize', 'SpectrogramDataset', 'encode_recording
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #8e936073
 import json
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,12 +17,10 @@ import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from .audio import peak_normalize, trim_silence
-from .core import SpecgenError, as_path, derive_seeds, process_state, require_readable, seeded, write_tensors
+from .core import SpecgenError, as_path, require_readable, write_tensors
 from .datasets import AudioDataset
-from .run_folder import fingerprint
 from .spectrogram import Representation
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #fa93f33b
@@ -261,7 +257,8 @@ def digest(self: SpectrogramDataset) -> str:
     "SHA-256 of the values, the labels, what is held out, the classes and the representation."
     digest = sha256(json.dumps([self.classes, self.representation.to_dict()]).encode())
     for tensor in (getattr(self, name) for name in TENSORS):
-        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
 
 # %% ../nbs/09_spectrogram_dataset.ipynb #87fda5d2
@@ -345,147 +342,3 @@ def encode_recordings(
     test = test if test is None or isinstance(test, str | int) else sorted(map(str, test))
     about = dict(dataset=recordings.name, recordings=recordings.digest(), by=by, test=test, n_frames=n_frames, depth_db=depth_db, alone=alone, **how)
     return SpectrogramDataset(specs, recordings.labels, list(recordings.classes), representation, is_test, recordings.speakers, paths, playback, about)
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c0002
-@lru_cache(maxsize=4)
-def shuffled(seed: int, epoch: int, n: int) -> torch.Tensor:
-    "The order of n examples in an epoch: LongTensor (n,)."
-    return torch.randperm(n, generator=torch.Generator().manual_seed(derive_seeds(seed, 1, epoch)[0]))
-
-
-def batch_indices(
-    step: int,  # how many steps were done before
-    n: int,  # examples in the data
-    batch_size: int,  # examples a step; at most n are taken
-    seed: int = 0,
-) -> torch.Tensor:  # LongTensor (min(batch_size, n),)
-    "Which examples a step sees: the same whoever asks, and whenever."
-    size = min(batch_size, n)
-    start, stop = step * size, (step + 1) * size
-    epochs = range(start // n, (stop - 1) // n + 1)
-    return torch.cat([shuffled(seed, e, n)[max(start - e * n, 0) : stop - e * n] for e in epochs])
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c0006
-def as_batch(data) -> tuple | dict | None:
-    "Tensors of equal length as a tuple or dict of them; a tensor alone is one column. None for anything else."
-    columns = (data,) if torch.is_tensor(data) else tuple(data) if isinstance(data, (tuple, list)) else data
-    tensors = list(columns.values()) if isinstance(columns, dict) else columns if isinstance(columns, tuple) else ()
-    whole = tensors and all(torch.is_tensor(t) and t.ndim and len(t) == len(tensors[0]) for t in tensors)
-    return columns if whole else None
-
-
-def each(function: Callable, batch: tuple | dict) -> tuple | dict:
-    "The function of every tensor of a batch."
-    return {k: function(t) for k, t in batch.items()} if isinstance(batch, dict) else tuple(map(function, batch))
-
-
-def batch_length(batch: tuple | dict) -> int:
-    "Examples in a batch."
-    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0])
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c0007
-class Batches:
-    "What a training learns from, whatever it came as. Raises `SpecgenError` for what no batch can be taken from."
-
-    def __init__(
-        self,
-        data,  # tensors of equal length (one, a tuple or a dict), a Dataset with a length, or a DataLoader (with its own batch size and order)
-        batch_size: int,  # examples a step, of all processes together
-        seed: int,
-        device: torch.device,
-    ):
-        self.seed, self.device, self.state, self.source, self.size = seed, device, process_state(), data, batch_size
-        self.columns = as_batch(data.tensors if isinstance(data, (SpectrogramDataset, TensorDataset)) else data)
-        self.loader, self.iterator, self.epoch, self.done = isinstance(data, DataLoader), iter(()), -1, 0
-        dataset = data.dataset if self.loader else data
-        counted = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, (str, bytes, tuple, list, dict))
-        self.n = batch_length(self.columns) if self.columns is not None else len(dataset) if counted and not hasattr(dataset, "__array__") else None
-        if self.n is None and not self.loader:
-            what = f"training data of type {type(data).__name__}"
-            raise SpecgenError(f"{what}: give tensors of one equal length (one, a tuple or a dict), a Dataset or a DataLoader")
-        if self.n == 0:
-            raise SpecgenError("training data of 0 examples: give at least 1")
-        self.size = (data.batch_size or batch_size) if self.loader else min(batch_size, self.n)
-        self.check_size(self.size)
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c0008
-@patch
-def check_size(self: Batches, size: int):
-    "Raises `SpecgenError` when a batch is too small for every process to get an example."
-    if size < self.state.num_processes:
-        raise SpecgenError(f"a batch of {size} examples for {self.state.num_processes} processes: give each at least one, or start fewer processes")
-
-
-@patch
-def share(self: Batches, step: int) -> tuple[tuple | dict, float]:
-    "This process's examples of a step on the device, and their weight: the mean over the processes of what they weigh is the batch's mean."
-    rank, world = self.state.process_index, self.state.num_processes
-    if self.loader:
-        whole = self.from_loader(step)
-        size, mine = batch_length(whole), each(lambda t: t[rank::world], whole)
-        self.check_size(size)
-    else:
-        indices = batch_indices(step, self.n, self.size, self.seed)
-        size, mine = len(indices), self.gather(indices[rank::world])
-    return each(lambda t: t.to(self.device, non_blocking=True), mine), batch_length(mine) * world / size
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c0009
-@patch
-def gather(self: Batches, indices: torch.Tensor) -> tuple | dict:
-    "The examples of these indices."
-    if self.columns is not None:
-        return each(lambda t: t.index_select(0, indices.to(t.device)), self.columns)
-    wanted = indices.tolist()
-    examples = self.source.__getitems__(wanted) if hasattr(self.source, "__getitems__") else [self.source[i] for i in wanted]
-    return self.checked(default_collate(examples))
-
-
-@patch
-def checked(self: Batches, batch) -> tuple | dict:
-    "A batch that a dataset or a loader gave. Raises `SpecgenError` if it isn't made of tensors of one length."
-    if (found := as_batch(batch)) is None:
-        raise SpecgenError(f"a batch of type {type(batch).__name__}: the training data must give tensors of one equal length: one, a tuple or a dict")
-    return found
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c000a
-@patch
-def from_loader(self: Batches, step: int) -> tuple | dict:
-    "The batch of a step, of a loader that is run through epoch after epoch; what a resumed training has seen is passed over."
-    while True:
-        batch = next(self.iterator, None)
-        if batch is None:
-            self.epoch += 1
-            order = derive_seeds(self.seed, 1, self.epoch)[0]
-            if self.source.generator is not None:
-                self.source.generator.manual_seed(order)
-            with seeded(order):
-                self.iterator = iter(self.source)
-                batch = next(self.iterator, None)
-            if batch is None:
-                raise SpecgenError("a DataLoader that gives no batch: give it more examples, or drop_last=False")
-        self.done += 1
-        if self.done > step:
-            return self.checked(batch)
-
-# %% ../nbs/09_spectrogram_dataset.ipynb #ba7c000b
-@patch
-def settle(self: Batches):
-    "Keep tensors on the GPU if they take at most half of its free memory, else in pinned memory, from where they are fetched faster."
-    if self.columns is None or self.device.type == "cpu":
-        return
-    tensors = self.columns.values() if isinstance(self.columns, dict) else self.columns
-    size = sum(t.nbytes for t in tensors if t.device.type == "cpu")
-    if self.device.type != "cuda" or size <= torch.cuda.mem_get_info(self.device)[0] / 2:
-        self.columns = each(lambda t: t.to(self.device), self.columns)
-    else:
-        self.columns = each(lambda t: t.pin_memory() if t.device.type == "cpu" else t, self.columns)
-
-
-@patch
-def identity(self: Batches) -> dict:
-    "What tells this data from other data: the number of examples, and a digest of the tensors' contents or a dataset's own."
-    if self.columns is not None:
-        return {"examples": self.n, "contents": fingerprint(self.columns)}
-    data = self.source.dataset if self.loader else self.source
-    own = data.digest() if hasattr(data, "digest") else None
-    return {"examples": self.n, "contents": fingerprint([type(data).__name__, own, self.loader and self.source.batch_size])}

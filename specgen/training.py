@@ -20,13 +20,12 @@ import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
-from .core import SpecgenError, append_row, as_path, atomic, default_device, derive_seeds, held_signals, keep_rows, on_main, process_state
+from .batches import Batches
+from .core import Bar, SpecgenError, append_row, as_path, atomic, default_device, derive_seeds, held_signals, keep_rows, on_main, process_state
 from .core import require_readable, seeded, sweep, write_table, write_tensors
 from .models import PRECISIONS, autocast_dtype
 from .run_folder import fingerprint, locked
-from .spectrogram_dataset import Batches
 
 # %% ../nbs/12_training.ipynb #d3778e1e
 @dataclass(frozen=True)
@@ -399,7 +398,8 @@ def look(self: Run, row: dict, validate: Callable | None) -> None:
 def loop(self: Run, validate: Callable | None, title: str, progress: bool | Callable) -> None:
     "Step until all is done, or until a signal asks the main process to stop: then save, and let the signal go its way."
     config, shown, wait = self.config, progress is True and self.main, 0.2 if sys.stderr.isatty() else 2
-    bar, tell = tqdm(total=config.steps, initial=self.step, desc=title, disable=not shown, mininterval=wait), callable(progress) and self.main
+    bar, tell = Bar(total=config.steps, initial=self.step, desc=title, disable=not shown, mininterval=wait), callable(progress) and self.main
+    self.finished and tell and progress(self.step, config.steps)
     self.model.train()
     with bar, held_signals((signal.SIGINT, signal.SIGTERM) if self.main else (signal.SIGINT,)) as caught:
         while not self.finished and not (caught and self.main):
@@ -416,8 +416,7 @@ def loop(self: Run, validate: Callable | None, title: str, progress: bool | Call
                 self.meter.settle(self.step)
                 on_main(self.save)
     self.model.eval()
-    if caught:
-        self.stop(caught[0])
+    caught and self.stop(caught[0])
     self.state.wait_for_everyone()
 
 # %% ../nbs/12_training.ipynb #c1100015

@@ -160,7 +160,7 @@ def build(self: VAE, channels, strides, plain: bool, scale: float | None, compon
 @patch(as_prop=True)
 def classes(self: VAE) -> list[str]:
     "Names of the classes that its prior can be asked for; none for a prior that knows no classes."
-    return list(self.names or []) if self.n_classes else []
+    return list(self.names or map(str, range(self.n_classes))) if self.n_classes else []
 
 # %% ../nbs/22_vae.ipynb #d7a5d610
 @patch
@@ -214,7 +214,7 @@ def reconstruct(self: VAE, spectrograms: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def to_audio(self: VAE, spectrograms: torch.Tensor, **settings) -> torch.Tensor:
     "Spectrograms (N, rows, frames) to sounds (N, samples) within [-1, 1], by `Representation.decode` with its settings."
-    sounds = self.representation.decode(spectrograms, **settings)
+    sounds = self.own_representation.decode(spectrograms, **settings)
     return sounds / sounds.abs().amax(-1, keepdim=True).clamp(min=1)
 
 # %% ../nbs/22_vae.ipynb #63ac2a57
@@ -451,7 +451,7 @@ def encode_files(
     files: list[str | Path],  # recordings of any rate and format, or folders of them
 ) -> torch.Tensor:  # (N, rows, frames), in the order of `find_files(files)`
     "Recordings as the model's spectrograms. Raises `SpecgenError` for a file that is unreadable, silent, or longer than a spectrogram."
-    r, n_frames, sounds = self.representation, self.shape[1], []
+    r, n_frames, sounds = self.own_representation, self.shape[1], []
     longest = (n_frames - 1) * r.hop_length / r.sample_rate
     for path in find_files(files):
         sound = trim_and_crop(peak_normalize(read_audio(path, r.sample_rate, check=True)[0]), r.sample_rate)

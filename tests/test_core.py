@@ -1,6 +1,7 @@
 "Errors in one line, files that are whole or absent, names that are no paths, seeds, processes."
 
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from specgen.core import (
+    Bar,
     SpecgenError,
     append_row,
     atomic,
@@ -254,3 +256,55 @@ def test_two_processes_share_a_folder_and_its_errors(tmp_path):
     for line in ("0 heard word from 0", "1 heard word from 0", "0 refused: ", "1 refused: the main process stopped: SpecgenError: ",
                  "0 ended: division by zero", "1 ended: the main process stopped: ZeroDivisionError: division by zero"):
         assert line in output, output
+
+
+def promises(plan, truth):
+    "A bar of parts, planned to take so many seconds each, that take others in truth: share of the time, seconds said to be left, seconds left."
+    now, rows, end = 0.0, [], sum(truth)
+    bar = Bar(total=sum(plan), file=io.StringIO())
+    bar._time, bar.start_t = (lambda: now), now
+    for planned, seconds in zip(plan, truth, strict=True):
+        for _ in range(100):
+            now += seconds / 100
+            bar.update(planned / 100)
+            rows.append((now / end, bar.left, end - now))
+    bar.close()
+    return rows
+
+
+@pytest.mark.parametrize("plan, truth, worst", [
+    ([1000], [1000], 1.001),  # steady
+    ([300] * 4, [300, 300, 600, 600], 2.0),  # from the half on all takes twice as long: nobody can know it before
+    ([60, 45, 75, 90, 10], [60, 45, 75, 90, 10], 1.001),  # parts of unequal cost, as planned
+    ([60, 45, 75, 90, 10], [240, 180, 300, 360, 40], 1.001),  # on a machine a quarter as fast
+    ([90, 47, 70, 82, 9], [389, 175, 262, 328, 31], 1.2),  # AudioMNIST's stages: processor seconds, and what they took when other trainings shared the cores
+    ([150, 66, 130, 93, 10], [389, 175, 262, 328, 31], 1.6),  # the same with a plan that is wrong by half
+])
+def test_the_time_left_is_honest(plan, truth, worst):
+    "From a tenth of the time on, until a twentieth is left."
+    off = [max(said / left, left / said) for share, said, left in promises(plan, truth) if 0.1 <= share <= 0.95]
+    assert max(off) <= worst
+
+
+def test_a_change_of_speed_is_believed_by_its_root():
+    "Once a doubling is a quarter of the time old, the time left is wrong by no more than the square root of two."
+    for share, said, left in promises([500, 500], [500, 1000]):
+        if share < 1 / 3:
+            continue
+        if 4 / 9 + 0.01 < share < 0.98:  # 500 s, and a third of that again
+            assert 1 / 2**0.5 - 0.01 <= said / left <= 1.01
+
+
+def test_a_bar_knows_nothing_at_its_start_and_passes_over_what_was_done():
+    bar = Bar(total=10, initial=4, file=io.StringIO())
+    assert bar.left is None and "?" in str(bar)
+    now = [bar.start_t]
+    bar._time = lambda: now[0]
+    for _ in range(3):
+        now[0] += 2
+        bar.update()
+    assert bar.left == pytest.approx(6) and "00:06<00:06" in str(bar)
+    bar.close()
+    silent = Bar(total=10, disable=True)
+    silent.update(3)
+    assert silent.format_dict["rate"] is None

@@ -85,6 +85,34 @@ def test_same_seed_same_result_and_a_saved_result_is_read(recordings, parts, tmp
         filter_recordings(recordings, *parts, preset="quick", out=tmp_path / "out", seed=1)
 
 
+@pytest.mark.parametrize("workers", [1, 5])
+def test_any_number_of_workers_gives_the_same_bytes(recordings, parts, tmp_path, monkeypatch, workers):
+    written = []
+    for n in (2, workers):
+        monkeypatch.setattr("os.cpu_count", lambda n=n: n)
+        monkeypatch.setenv("SPECGEN_CACHE", str(tmp_path / f"cache_{n}"))
+        out = tmp_path / f"out_{n}"
+        filter_recordings(recordings, *parts, preset="quick", out=out)
+        written.append([(out / name).read_bytes() for name in ("kept.csv", "spectrograms.safetensors")])
+    assert written[0] == written[1]
+
+
+def test_every_step_tells_how_far_it_is(recordings, parts, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECGEN_CACHE", str(tmp_path))
+    for _ in range(2):  # decoded, then from the cache
+        told = []
+        filter_recordings(recordings, *parts, preset="quick", progress=lambda step, steps, told=told: told.append((step, steps)))
+        assert sum(step == steps for step, steps in told) == 5  # reading, cropping, fitting, two folds
+
+
+def test_clips_are_fitted_as_one_by_one(recordings, parts):
+    words = filter_recordings(recordings, *parts, preset="quick", drop=0)
+    sounds = dict(zip((recordings.below_root(r.path) for r in recordings), recordings.waveforms(RATE), strict=True))
+    for k in (0, -1):
+        sound = filtering.trim_silence(sounds[words.paths[k]], RATE)
+        torch.testing.assert_close(words.spectrograms[k], adaptive_hop_stft(sound, words.representation), atol=1e-5, rtol=0)
+
+
 def test_new_recordings_under_old_names_get_no_old_answer(tmp_path):
     for kind, name in enumerate(("high", "low")):
         (tmp_path / "in" / name).mkdir(parents=True)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 
-from specgen import recordings
+from specgen import recordings, waveforms
 from specgen.audio import read_audio
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
-from specgen.recordings import cache_folder, folders_below, make_room, sounds_below, stored_waveforms, waveforms_file
+from specgen.recordings import cache_folder, folders_below, sounds_below
+from specgen.waveforms import make_room, stored_waveforms, waveforms_file
 
 
 def folder_of(place, content, rate=8000):
@@ -172,7 +174,8 @@ def test_a_long_dataset_is_not_kept(place, monkeypatch):
 
 def test_large_files_are_never_held(place, monkeypatch):
     small = load_recordings(place)
-    monkeypatch.setattr(recordings, "LARGE", 100)
+    for module in (recordings, waveforms):
+        monkeypatch.setattr(module, "LARGE", 100)
     monkeypatch.setenv("SPECGEN_CACHE", str(place.parent / "new"))
     dataset = load_recordings(place)
     assert not dataset.contents and dataset.recordings == small.recordings
@@ -180,7 +183,8 @@ def test_large_files_are_never_held(place, monkeypatch):
 
 
 def test_a_large_file_that_changed_is_refused(place, monkeypatch):
-    monkeypatch.setattr(recordings, "LARGE", 100)
+    for module in (recordings, waveforms):
+        monkeypatch.setattr(module, "LARGE", 100)
     dataset = load_recordings(place)
     folder_of(place, ["x.wav", "a/1.wav"])
     with pytest.raises(SpecgenError, match=r"1\.wav: has changed since it was checked"):
@@ -271,3 +275,45 @@ def test_folders_below_are_seen_once(tmp_path):
     (tmp_path / "a" / "again").symlink_to(tmp_path / "a" / "b")
     (tmp_path / "a" / "top").symlink_to(tmp_path)
     assert [p.relative_to(tmp_path).as_posix() for p in folders_below(tmp_path)] == [".", "a", "a/again"]
+
+
+def test_waveforms_one_at_a_time(place, monkeypatch):
+    wanted = load_recordings(place).waveforms(16000)
+    for kept in (False, True):
+        monkeypatch.setattr("specgen.datasets.STORED", 1 << 30 if kept else 0)
+        monkeypatch.setenv("SPECGEN_CACHE", str(place.parent / f"lazy_{kept}"))
+        for _ in range(2):  # decoded, then from the cache
+            lazy = load_recordings(place).lazy_waveforms(16000)
+            assert len(lazy) == 4 and all(map(torch.equal, lazy, wanted)) and torch.equal(lazy[2], wanted[2])
+            with pytest.raises(IndexError):
+                lazy[4]
+        assert (cache_folder() / "waveforms").exists() == kept
+        assert not [path for path in cache_folder().rglob("*") if "tmp" in path.name]  # the file has no name
+
+
+def test_waveforms_in_threads(place):
+    lazy, wanted = load_recordings(place).lazy_waveforms(8000), load_recordings(place).waveforms(8000)
+    order = [k % 4 for k in range(400)]
+    assert all(map(torch.equal, recordings.in_parallel(lazy.__getitem__, order, "reading", False), [wanted[k] for k in order]))
+
+
+def test_without_a_cache_the_waveforms_lie_elsewhere(place, monkeypatch):
+    wanted = load_recordings(place).waveforms(16000)
+    monkeypatch.setenv("SPECGEN_CACHE", "/proc/nowhere/cache")
+    assert all(map(torch.equal, load_recordings(place).lazy_waveforms(16000), wanted))
+
+
+def test_a_full_disk_is_one_line(place, monkeypatch):
+    monkeypatch.setattr(waveforms.tempfile, "TemporaryFile", lambda **how: open("/dev/full", "wb", buffering=0))
+    with pytest.raises(SpecgenError, match="cannot be written") as error:
+        load_recordings(place).lazy_waveforms(16000)
+    assert "\n" not in str(error.value)
+
+
+def test_empty_and_16_bit_waveforms_are_kept(tmp_path):
+    sounds = [torch.zeros(0), torch.tensor([-1.0, 0.5]), torch.arange(5) / 32768]
+    assert all(map(torch.equal, waveforms.spooled(sounds), sounds))
+    waveforms.store_waveforms(tmp_path / "kept.safetensors", list("abc"), sounds)
+    kept = stored_waveforms(tmp_path / "kept.safetensors", list("cab"))
+    assert kept.dtype == torch.int16 and all(map(torch.equal, kept, [sounds[k] for k in (2, 0, 1)]))
+    assert torch.equal(safetensors.torch.load_file(tmp_path / "kept.safetensors")["samples"], (torch.cat(sounds) * 32768).short())

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 from specgen import training
+from specgen.batches import Batches, Rows, batch_indices
 from specgen.core import SpecgenError, main_process
 from specgen.spectrogram import LogSTFT
-from specgen.spectrogram_dataset import Batches, batch_indices
 from specgen.training import History, Meter, Run, TrainConfig, learning_rate, train, train_adversarial
 
 CONFIG = TrainConfig(steps=40, batch_size=33, lr=1e-2, warmup=5, ema=0.9, precision="fp32", checkpoint_every=7, log_every=4)
@@ -513,6 +513,19 @@ def test_batches_lie_on_the_device_where_they_fit(monkeypatch):
             batches.settle()
             assert moved == expected
             moved.clear()
+
+
+def test_rows_are_learnt_as_a_copy_of_them(tmp_path):
+    index = torch.arange(0, len(DATA[0]), 3)
+    copies, rows = tuple(t[index] for t in DATA), Rows(DATA, index)
+    wanted, seen = ([Batches(data, 4, 1, torch.device("cpu")).share(step) for step in range(30)] for data in (copies, rows))
+    assert all(w == v and all(map(torch.equal, a, b)) for (a, w), (b, v) in zip(seen, wanted, strict=True))
+    changed = Rows((DATA[0].clone().index_fill_(0, index[1], 7.0), DATA[1]), index)
+    known, other = (Batches(data, 4, 1, torch.device("cpu")).identity() for data in (rows, changed))
+    assert known != other and known == Batches(rows, 4, 1, torch.device("cpu")).identity()
+    moved = Batches(rows, 10, 0, torch.device("meta"))
+    moved.settle()
+    assert moved.rows is None and moved.share(0)[0][0].device.type == "meta" and len(moved.columns[0]) == len(index)
 
 
 def test_one_step_on_a_device_that_refuses_the_cpu():
