@@ -30,7 +30,8 @@ from .core import SpecgenError, as_path, atomic, choose, default_device, discard
 from .core import plainly, read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
-from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
+from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
+from .stft import stft_loss
 from .spectrogram_dataset import as_labels, as_values, check_finite, filled, finite
 
 # %% ../nbs/11_models.ipynb #b023a7d9
