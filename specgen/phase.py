@@ -204,13 +204,13 @@ def without_disk(function: Callable, *arguments):
 
 # %% ../nbs/03_phase.ipynb #61247707
 @lru_cache
-def compiled(function):
+def compiled(function, **options):
     "The same function, and those of its module that it calls, through numba, which is imported only here since it starts slowly."
     scope = function.__globals__
-    helpers = {name: compiled(scope[name]) for name in function.__code__.co_names if isinstance(scope.get(name), FunctionType)}
+    helpers = {name: compiled(scope[name], **options) for name in function.__code__.co_names if isinstance(scope.get(name), FunctionType)}
     if helpers:
         function = FunctionType(function.__code__, {**scope, **helpers}, function.__name__)
-    return njit(nogil=True)(function)
+    return njit(nogil=True, **options)(function)
 
 # %% ../nbs/03_phase.ipynb #8ae1c869
 QUIET = 32767  # the level of bins that are not visited
