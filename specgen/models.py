@@ -30,9 +30,9 @@ from .core import SpecgenError, as_path, atomic, choose, default_device, discard
 from .core import plainly, read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
-from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss, stft_loss
+from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
 from .spectrogram_dataset import as_labels, as_values, check_finite, filled
-from .stft import finite
+from .stft import finite, stft_loss
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from .audio import as_float
 from .core import SpecgenError, choose
-from .stft import as_batch, at_least_one, check_sizes, constant, overlap_add, stft, window_values
+from .stft import as_batch, at_least_one, centred_window, check_sizes, constant, overlap_add, squares, stft, window_values
 
 # %% ../nbs/03_phase.ipynb #aa756d94
 def spectral_convergence(
@@ -52,12 +52,6 @@ def random_phase(mag: torch.Tensor, generator: torch.Generator | None) -> torch.
     return phase.expand(mag.shape).contiguous()
 
 # %% ../nbs/03_phase.ipynb #283164ac
-def padded_window(window: str, win_length: int, n_fft: int) -> torch.Tensor:
-    "A window in the middle of a frame of n_fft samples, in double precision, on the CPU."
-    w = window_values(window, win_length, True)
-    return F.pad(w, ((n_fft - win_length) // 2, -((win_length - n_fft) // 2)))
-
-
 def inverse_weight(w: torch.Tensor, n_time: int, hop_length: int, length: int) -> torch.Tensor:
     "What overlapped frames (1, samples) are multiplied by; 0 outside of the sound. Raises `SpecgenError` where the windows leave gaps."
     half = len(w) // 2
@@ -80,9 +74,8 @@ def griffin_lim_loop(target, phase, w, weight, hop_length: int, length: int, n_i
     for _ in range(n_iter):
         rebuilt = torch.fft.rfft(to_sound(spectrum).unfold(-1, len(w), hop_length)[:, : target.shape[1]] * w)
         spectrum = torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
-        for clip in spectrum:  # one by one: the last bits of a tensor's last values depend on how many there are
-            clip.sgn_()
-        spectrum.mul_(target)
+        # a root and a quotient are rounded exactly, so a clip's bits don't depend on its company as those of `sgn` do
+        spectrum.mul_(target / squares(spectrum).sqrt_().clamp_(min=torch.finfo(target.dtype).tiny))
         previous = rebuilt
     return to_sound(spectrum)[:, len(w) // 2 : len(w) // 2 + length]
 
@@ -105,7 +98,7 @@ def griffin_lim(
     win_length, mag = check_sizes(n_fft, hop_length, win_length), check_magnitudes(mag, n_fft)
     length = length or (mag.shape[-1] - 1) * hop_length
     scale = torch.where(((peak := mag.amax((-2, -1), keepdim=True)) > 0) & (peak < 1e-30), peak, 1.0)  # the squares of smaller numbers are zero
-    w = constant(padded_window, window, win_length, n_fft, like=mag)
+    w = constant(centred_window, window, win_length, n_fft, like=mag)
     phase = random_phase(mag, generator) if phase is None else phase.to(mag)
     target, phase = (at_least_one(as_batch(x, 2)).mT.contiguous() for x in (mag / scale, phase))
     weight = inverse_weight(w, mag.shape[-1], hop_length, length)
@@ -204,13 +197,13 @@ def without_disk(function: Callable, *arguments):
 
 # %% ../nbs/03_phase.ipynb #61247707
 @lru_cache
-def compiled(function):
+def compiled(function, **options):
     "The same function, and those of its module that it calls, through numba, which is imported only here since it starts slowly."
     scope = function.__globals__
-    helpers = {name: compiled(scope[name]) for name in function.__code__.co_names if isinstance(scope.get(name), FunctionType)}
+    helpers = {name: compiled(scope[name], **options) for name in function.__code__.co_names if isinstance(scope.get(name), FunctionType)}
     if helpers:
         function = FunctionType(function.__code__, {**scope, **helpers}, function.__name__)
-    return njit(nogil=True)(function)
+    return njit(nogil=True, **options)(function)
 
 # %% ../nbs/03_phase.ipynb #8ae1c869
 QUIET = 32767  # the level of bins that are not visited

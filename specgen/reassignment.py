@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import nn
 
 from .audio import check_most, check_rate, check_settings, limit
 from .core import SpecgenError, require_readable
+from .phase import compiled
 
 # %% ../nbs/26_reassignment.ipynb #71777d9b
 @dataclass(frozen=True)
@@ -106,6 +108,64 @@ def moved_places(
     moved = moved if fill_nan else torch.where(empty, torch.nan, moved)
     return (moved if top is None else moved.clamp(0, top)).mT
 
+# %% ../nbs/26_reassignment.ipynb #f67fabd2
+def places(spectra, bins, starts, units, limits, freqs, centres, mags):
+    "Real and imaginary parts (bins, frames) for the three windows -> hertz, seconds and magnitudes, written into the last three arguments."
+    h_real, h_imag, d_real, d_imag, t_real, t_imag = spectra
+    highest, last, lowest, least, empty, tiny = limits
+    for k in range(len(bins)):
+        small = 0
+        for n in range(len(starts)):
+            real, imag = h_real[k, n], h_imag[k, n]
+            power = real * real + imag * imag
+            mag = math.sqrt(power)
+            small += power < tiny
+            share = power if power > 0 and mag >= least else empty
+            hertz = bins[k] + units[0] * (d_real[k, n] * imag - d_imag[k, n] * real) / share
+            second = starts[n] + units[1] * (t_real[k, n] * real + t_imag[k, n] * imag) / share
+            hertz = highest if hertz > highest else hertz
+            second = last if second > last else second
+            freqs[k, n] = lowest if hertz < lowest else hertz
+            centres[k, n] = lowest if second < lowest else second
+            mags[k, n] = mag
+        for n in range(len(starts) if small else 0):
+            mags[k, n] = math.hypot(h_real[k, n], h_imag[k, n])
+
+# %% ../nbs/26_reassignment.ipynb #f67fabd3
+@lru_cache
+def fourier_rows(windows: bytes, n_fft: int) -> torch.Tensor:
+    "The real and imaginary rows of the transforms of frames with three windows, in float32: (6 * bins, n_fft)."
+    angles = 2 * np.pi / n_fft * (np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) % n_fft)
+    rows = [part * window for window in np.frombuffer(windows).reshape(3, n_fft) for part in (np.cos(angles), -np.sin(angles))]
+    return torch.from_numpy(np.concatenate(rows)).float()
+
+
+def spectra(frames: torch.Tensor, windows: torch.Tensor, rows: torch.Tensor | None) -> tuple[np.ndarray, ...]:
+    "Frames (frames, n_fft) -> real and imaginary parts (bins, frames) for every window."
+    if rows is None:
+        found = [torch.fft.rfft(frames * window).mT for window in windows]
+        return tuple(part.numpy() for spectrum in found for part in (spectrum.real, spectrum.imag))
+    return tuple((rows @ frames.contiguous().mT).numpy().reshape(2 * len(windows), -1, len(frames)))
+
+# %% ../nbs/26_reassignment.ipynb #f67fabd4
+@torch.no_grad()
+def reassign_blocks(clips: torch.Tensor, framing: Framing, duration: float | None, *, ref_power: float, fill_nan: bool) -> list[torch.Tensor]:
+    "What `reassign_clips` returns, of clips (clips, samples) on the CPU."
+    kind, rate = np.float64 if clips.dtype == torch.float64 else np.float32, framing.sample_rate
+    frames, windows = clips.unfold(-1, framing.n_fft, framing.hop_length), framing.windows()
+    bins, starts = (v.astype(kind) for v in framing.grid(frames.shape[1]))
+    rows = fourier_rows(windows.tobytes(), framing.n_fft) if framing.n_fft <= 128 and kind is np.float32 else None
+    windows, found = torch.as_tensor(windows, dtype=clips.dtype), [clips.new_empty(len(frames), len(bins), len(starts)) for _ in range(3)]
+    units, step = np.array([0.5 * rate / math.pi, 1 / rate], kind), max(16, 2**17 // framing.n_fft)
+    ends = (math.inf, math.inf, -math.inf) if duration is None else (rate / 2, duration, 0)
+    limits = tuple(map(kind, (*ends, ref_power**0.5, math.inf if fill_nan else math.nan, 1e-30)))  # squares of less lose digits
+    work = compiled(places, error_model="numpy")
+    for clip in range(len(frames)):
+        for first in range(0, len(starts), step):
+            at = slice(first, first + step)
+            work(spectra(frames[clip, at], windows, rows), bins, starts[at], units, limits, *(v[clip, :, at].numpy() for v in found))
+    return found
+
 # %% ../nbs/26_reassignment.ipynb #6b1e676d
 def reassign_clips(
     clips: torch.Tensor,  # (clips, samples), padded
@@ -139,6 +199,9 @@ def reassign_batches(y, framing, pad_mode, clip, options) -> tuple[torch.Tensor,
     if not callable(ref_power) and ref_power < 0 or not (options["frequencies"] or options["times"]):
         raise SpecgenError("settings: ref_power must not be negative, and frequencies or times must be reassigned; change them")
     clips, duration = padded_clips(y, framing, pad_mode), y.shape[-1] / framing.sample_rate if clip else None
+    if y.device.type == "cpu" and not (y.requires_grad or callable(ref_power)) and options["frequencies"] and options["times"] and len(clips):
+        found = reassign_blocks(clips, framing, duration, ref_power=ref_power, fill_nan=options["fill_nan"])
+        return tuple(part.reshape(*y.shape[:-1], *part.shape[-2:]) for part in found)
     size = max(1, len(clips) if callable(ref_power) else 1_100_000 // (clips.shape[-1] * clips.element_size()))
     padded = clips if len(clips) else clips.new_zeros(1, clips.shape[-1])
     parts = [reassign_clips(part, framing, duration, **options) for part in padded.split(size)]

@@ -18,8 +18,8 @@ from .augmentation import make_segments, random_segment
 from .core import seeded
 from .models import MELS_8K, Preset, Vocoder, WaveformDataset, vocoder_scores
 from .phase import compiled, phase_gradient
-from .spectrogram import LEAST, HiFiGANMel, LogMel, log_mels, magnitude_distance
-from .stft import make_window, overlap_add
+from .spectrogram import HiFiGANMel, LogMel, log_mels
+from .stft import LEAST, magnitude_distance, make_window, overlap_add
 from .training import TrainConfig, train
 
 # %% ../nbs/24_spectral_vocoder.ipynb #e23abd69

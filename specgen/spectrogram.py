@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Representation', 'LogSTFT', 'mel_filterbank', 'mel_to_stft', 'LogMel', 'Fbank', 'HiFiGANMel', 'SpectrogramLayer',
-           'rmse_db', 'mel_loss', 'stft_loss']
+           'rmse_db', 'log_mels', 'mel_loss']
 
 # %% ../nbs/04_spectrogram.ipynb #d1b97a88
 import math
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from .audio import as_float, check_settings, import_torchaudio, limit, make_plain, plain_number, types_of
 from .core import SpecgenError
 from .phase import by_frames, phase_retrieval
-from .stft import as_batch, at_least_one, bin_frequencies, constant, finite, kaldi_window, no_autocast, setting_problems, size_problems, stft
+from .stft import as_batch, at_least_one, bin_frequencies, by_blocks, centred_window, constant, kaldi_window, no_autocast
+from .stft import finite, setting_problems, size_problems, squares, stft_frames
 
 # %% ../nbs/04_spectrogram.ipynb #5dc804b4
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Representation:
     pad_mode: str = "constant"  # 'constant' as in librosa, 'reflect' as in torchaudio
     mean: float = 0.0  # of the logarithms over the training data
     std: float = 1.0  # likewise; spectrograms hold (log - mean) / std
+    power: ClassVar[float] = 1.0  # of the magnitudes, that rows are made of
     KINDS: ClassVar[dict[str, type]] = {}  # what `from_dict` knows
 
     def __init_subclass__(cls, abstract: bool = False):
@@ -68,19 +70,53 @@ def stft_settings(self: Representation) -> dict:
     return dict(n_fft=self.n_fft, hop_length=self.hop_length, win_length=self.win_length, window=self.window)
 
 @patch
-def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
-    "(..., samples) -> (..., n_fft // 2 + 1, time)"
-    return stft(waveform, pad_mode=self.pad_mode, **self.stft_settings).abs()
-
-@patch
 def normalize(self: Representation, log: torch.Tensor) -> torch.Tensor:
     "Natural logarithms -> values of a spectrogram."
-    return (log - self.mean) / self.std
+    return log if (self.mean, self.std) == (0, 1) else (log - self.mean) / self.std
+
+@patch
+def frames(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
+    "Waveform (..., samples) -> (batch, time, n_fft), a view. Raises `SpecgenError` for a clip too short for a frame."
+    return stft_frames(waveform, self.n_fft, self.hop_length, self.n_fft // 2, self.pad_mode)
+
+@patch
+def spectrum(self: Representation, frames: torch.Tensor) -> torch.Tensor:
+    "Frames (batch, time, n_fft) -> complex (batch, time, n_fft // 2 + 1)."
+    return torch.fft.rfft(frames * constant(centred_window, self.window, self.frame_length, self.n_fft, like=frames))
+
+@patch
+def magnitudes(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
+    # squares of very little are zero, and the gradient of their root is infinite
+    return spectrum.abs() if self.floor < 1e-12 else squares(spectrum).clamp(min=1e-37).sqrt()
+
+@patch
+def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
+    "(..., samples) -> (..., n_fft // 2 + 1, time)"
+    frames = self.frames(waveform)
+    mag = self.magnitudes(self.spectrum(at_least_one(frames))[: len(frames)]).mT
+    return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
+
+# %% ../nbs/04_spectrogram.ipynb #8014477c
+@patch
+def strengths(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
+    "Complex (..., time, n_fft // 2 + 1) -> magnitudes ** power."
+    return squares(spectrum) if self.power == 2 else self.magnitudes(spectrum) ** self.power
+
+@patch
+def to_log(self: Representation, mag: torch.Tensor) -> torch.Tensor:
+    "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
+    return self.logs(as_float(mag).mT ** self.power).mT
+
+@patch
+def encode_frames(self: Representation, frames: torch.Tensor) -> torch.Tensor:
+    "Frames (batch, time, n) -> (batch, time, freq), normalised."
+    return self.normalize(self.logs(self.strengths(self.spectrum(frames))))
 
 @patch
 def encode(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) in [-1, 1] -> spectrogram (..., freq, time), on the same device, differentiable."
-    return by_frames(lambda mag: self.normalize(self.to_log(mag)), self.magnitude(waveform))
+    rows = by_blocks(self.encode_frames, self.frames(waveform), getattr(self, "pool", 1))
+    return rows.reshape(*waveform.shape[:-1], *rows.shape[-2:]).mT
 
 # %% ../nbs/04_spectrogram.ipynb #fb500b3f
 @patch
@@ -166,9 +202,9 @@ class LogSTFT(Representation):
         "Centre of every row, hertz."
         return bin_frequencies(self.sample_rate, self.n_fft)[: self.n_bins]
 
-    def to_log(self, mag: torch.Tensor) -> torch.Tensor:
-        "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
-        return as_float(mag)[..., : self.n_bins, :].clamp(min=self.floor).log()
+    def logs(self, strengths: torch.Tensor) -> torch.Tensor:
+        "Magnitudes (..., time, n_fft // 2 + 1) -> natural logarithms (..., time, freq)."
+        return strengths[..., : self.n_bins].clamp(min=self.floor).log()
 
     def from_log(self, log: torch.Tensor) -> torch.Tensor:
         "Natural logarithms (..., freq, time) -> linear magnitudes; bins that were left out are silent."
@@ -234,6 +270,17 @@ class MelBands(Representation, abstract=True):
 
 # %% ../nbs/04_spectrogram.ipynb #f56be444
 @patch
+def energies(self: MelBands, strengths: torch.Tensor) -> torch.Tensor:
+    "Magnitudes ** power (..., time, n_fft // 2 + 1) -> energies of the bands (..., time, n_mels)."
+    with no_autocast(strengths):
+        return strengths @ constant(*self.filter_args, like=strengths).mT
+
+@patch
+def logs(self: MelBands, strengths: torch.Tensor) -> torch.Tensor:
+    "Magnitudes ** power (..., time, n_fft // 2 + 1) -> natural logarithms (..., time, n_mels)."
+    return self.energies(strengths).clamp(min=self.floor).log()
+
+@patch
 def from_log(self: MelBands, log: torch.Tensor) -> torch.Tensor:
     "Natural logarithms (..., n_mels, time) -> linear magnitudes (..., n_fft // 2 + 1, time), by `mel_to_stft`. Raises `SpecgenError` for a wrong shape."
     if log.ndim < 2 or log.shape[-2] != self.n_mels:
@@ -272,13 +319,6 @@ def problems(self: LogMel) -> Iterator[str]:
 def filter_args(self: LogMel) -> tuple:
     f_max = self.sample_rate / 2 if self.f_max is None else self.f_max
     return mel_filterbank, self.sample_rate, self.n_fft, self.n_mels, float(self.f_min), float(f_max), self.mel_scale, self.norm
-
-@patch
-def to_log(self: LogMel, mag: torch.Tensor) -> torch.Tensor:
-    "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., n_mels, time), not yet normalised."
-    mag = as_float(mag)
-    with no_autocast(mag):
-        return (constant(*self.filter_args, like=mag) @ mag**self.power).clamp(min=self.floor).log()
 
 @patch(as_prop=True)
 def frequencies(self: LogMel) -> torch.Tensor:
@@ -345,27 +385,12 @@ def spectrum(self: Fbank, frames: torch.Tensor) -> torch.Tensor:
     frames = frames - self.preemphasis * before
     return torch.fft.rfft(frames * constant(kaldi_window, self.window, self.frame_length, frames.dtype, like=frames), self.n_fft)
 
-@patch
-def energies(self: Fbank, power: torch.Tensor) -> torch.Tensor:
-    "Power (..., time, n_fft // 2 + 1) -> energies of the bands (..., time, n_mels)."
-    with no_autocast(power):
-        return power @ constant(*self.filter_args, like=power).mT
-
 # %% ../nbs/04_spectrogram.ipynb #a832e27b
 @patch
 def encode_frames(self: Fbank, frames: torch.Tensor) -> torch.Tensor:
     "Frames (batch, time, win_length) -> (batch, time // pool, n_mels), normalised."
-    spectrum = self.spectrum(frames)
-    power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # the absolute value took four times as long
-    energies = self.energies(power).clamp(min=self.floor)
+    energies = self.energies(self.strengths(self.spectrum(frames))).clamp(min=self.floor)
     return self.normalize((energies if self.pool == 1 else energies.unfold(1, self.pool, self.pool).mean(-1)).log())
-
-@patch
-def encode(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
-    n_clips, n_time = (frames := self.frames(waveform)).shape[:2]
-    most = (2500 if waveform.device.type == "cpu" else 100_000) // self.pool * self.pool  # frames at once
-    rows = torch.cat([self.encode_frames(part).flatten(0, 1) for clips in at_least_one(frames).split(max(1, most // n_time)) for part in clips.split(most, 1)])
-    return rows[: n_clips * (n_time // self.pool)].reshape(*waveform.shape[:-1], n_time // self.pool, self.n_mels).mT
 
 @patch(as_prop=True)
 def frequencies(self: Fbank) -> torch.Tensor:
@@ -375,16 +400,6 @@ def frequencies(self: Fbank) -> torch.Tensor:
     return 700 * (torch.exp(mels / 1127) - 1)
 
 # %% ../nbs/04_spectrogram.ipynb #0e4fc621
-@patch
-def magnitude(self: Fbank, waveform: torch.Tensor) -> torch.Tensor:
-    frames = self.frames(waveform)
-    mag = self.spectrum(at_least_one(frames))[: len(frames)].abs().mT
-    return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
-
-@patch
-def to_log(self: Fbank, mag: torch.Tensor) -> torch.Tensor:
-    return self.energies(as_float(mag).mT.square()).clamp(min=self.floor).log().mT
-
 @patch
 @torch.no_grad()
 def decode(self: Fbank, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
@@ -418,14 +433,14 @@ class HiFiGANMel(LogMel):
 
 # %% ../nbs/04_spectrogram.ipynb #8cce39de
 @patch
-def magnitude(self: HiFiGANMel, waveform: torch.Tensor) -> torch.Tensor:
-    "(..., samples) -> (..., n_fft // 2 + 1, time). Raises `SpecgenError` for a clip too short to be mirrored."
-    margin, flat = (self.n_fft - self.hop_length) // 2, as_batch(as_float(waveform), 1)
-    if waveform.shape[-1] <= margin:
+def frames(self: HiFiGANMel, waveform: torch.Tensor) -> torch.Tensor:
+    if waveform.shape[-1] <= (margin := (self.n_fft - self.hop_length) // 2):
         raise SpecgenError(f"clip of {waveform.shape[-1]} samples: cannot be mirrored by {margin}; pad it first")
-    spectrum = stft(F.pad(at_least_one(flat), (margin, margin), mode="reflect"), center=False, **self.stft_settings)[: len(flat)]
-    mag = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-    return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
+    return stft_frames(waveform, self.n_fft, self.hop_length, margin, "reflect")
+
+@patch
+def magnitudes(self: HiFiGANMel, spectrum: torch.Tensor) -> torch.Tensor:
+    return (squares(spectrum) + 1e-9).sqrt()
 
 @patch
 @torch.no_grad()
@@ -469,18 +484,11 @@ def check_same_representation(given: Representation, own: Representation):
         told = [", ".join(f"{name} {side.get(name)}" for name in names) for side in (theirs, mine)]
         raise SpecgenError(f"spectrograms with {told[0]} for a model trained on {told[1]}: encode anew with its `representation`, or use another model")
 
-# %% ../nbs/04_spectrogram.ipynb #2ca4abaa
-LEAST = 1e-4  # magnitudes below are all the same
-
+# %% ../nbs/04_spectrogram.ipynb #55a300fb
 def log_mels(waveform: torch.Tensor, representation: LogMel) -> torch.Tensor:
     "Natural-log mels, not normalised, in full precision whatever the surroundings compute in."
     return representation.to_log(representation.magnitude(waveform))
 
-def magnitude_distance(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-    "Of magnitudes, all above zero: the logarithms' mean absolute difference plus spectral convergence."
-    return F.l1_loss(made.log(), real.log()) + torch.linalg.vector_norm(made - real) / torch.linalg.vector_norm(real)
-
-# %% ../nbs/04_spectrogram.ipynb #55a300fb
 def mel_loss(
     sound: torch.Tensor,  # recorded, (..., samples)
     made: torch.Tensor,  # generated, the same shape
@@ -489,12 +497,3 @@ def mel_loss(
     "Mean absolute difference of the natural-log mels."
     full = replace(representation, f_max=None)  # also those that a vocoder is not told
     return F.l1_loss(log_mels(made, full), log_mels(sound, full))
-
-def stft_loss(
-    sound: torch.Tensor,  # recorded, (..., samples)
-    made: torch.Tensor,  # generated, the same shape
-    sizes: tuple[int, ...] = (64, 128, 256, 512, 1024),  # of the windows, samples; hops are a quarter
-) -> torch.Tensor:  # (), differentiable
-    "Log magnitudes' mean absolute difference plus spectral convergence, mean over window sizes (Yamamoto et al. 2020)."
-    pairs = [[stft(x, n_fft=n, hop_length=n // 4).abs().clamp(min=LEAST) for x in (sound, made)] for n in sizes]
-    return sum(magnitude_distance(*pair) for pair in pairs) / len(pairs)

@@ -38,8 +38,9 @@ from specgen.pipeline import DigitGenerator, run_pipeline
 from specgen.sound_evaluation import KINDS as LISTENERS, SoundClassifier, SoundDataset, SoundEvaluator
 from specgen.reassignment import reassigned_spectrogram
 from specgen.spectral_vocoder import SpectralVocoder
-from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, SpectrogramLayer, mel_loss, rmse_db, stft_loss
+from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, SpectrogramLayer, mel_loss, rmse_db
 from specgen.spectrogram_dataset import SpectrogramDataset, encode_waveforms, pad_or_crop, standardize
+from specgen.stft import stft_loss
 from specgen.training import TrainConfig, train
 from specgen.vae import VAE, evidence, sound_scores, vae_scores, zero_phase
 from specgen.vocoder import HiFiGAN

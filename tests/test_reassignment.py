@@ -179,3 +179,19 @@ def test_grid_is_librosas():
     features = librosa.reassigned_spectrogram(np.zeros(1000), **SETTINGS, fill_nan=True)
     bins, starts = Framing(16000, 80, 20, 80, "hamming", True).grid(features[0].shape[1])
     assert np.array_equal(features[0][:, 0], bins) and np.array_equal(features[1][0], starts)
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("settings", [dict(n_fft=80, hop_length=20), dict(n_fft=300, hop_length=100, fill_nan=True, clip=False), dict(n_fft=81, ref_power=0.0)])
+def test_one_pass_gives_what_is_differentiable(dtype, close, settings):
+    x = torch.randn(2, 3, 3000, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    x[0, 0] = 0
+    x[1, 0] *= 1e-22  # whose squares are zero in float32
+    fast, slow = reassigned_spectrogram(x, sr=8000, **settings), reassigned_spectrogram(x.clone().requires_grad_(), sr=8000, **settings)
+    for one, two in zip(fast, slow, strict=True):
+        assert not one.requires_grad and one.shape == two.shape
+        loud = (slow[2].detach() > 1e-3).expand_as(one)
+        torch.testing.assert_close(one[loud], two.detach()[loud], rtol=10 * close, atol=500 * close if one is fast[0] else close, equal_nan=True)
+        assert (one.isnan() == two.isnan())[loud | (slow[2] == 0)].all()
+    torch.testing.assert_close(fast[2], slow[2].detach(), rtol=10 * close, atol=close)
+    assert fast[2][1, 0].any()

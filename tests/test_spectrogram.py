@@ -24,8 +24,8 @@ from specgen.spectrogram import (
     mel_loss,
     mel_to_stft,
     rmse_db,
-    stft_loss,
 )
+from specgen.stft import stft_loss
 
 KINDS = [
     LogSTFT(8000, n_fft=256, hop_length=141, n_bins=120),

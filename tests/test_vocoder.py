@@ -14,7 +14,8 @@ from specgen.audio import read_audio
 from specgen.core import SpecgenError
 from specgen.augmentation import make_segments, random_segment
 from specgen.models import Preset, WaveformDataset, fit_recordings
-from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, mel_loss, stft_loss
+from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, mel_loss
+from specgen.stft import stft_loss
 from specgen.training import train_adversarial
 from specgen.vocoder import (
     PUBLISHED,
