@@ -194,15 +194,16 @@ def speak_strangers(folder):
             write_audio(folder / "distorted" / str(digit) / path.name, 0.9 * heard / heard.abs().max().clamp(min=1e-6), 8000)
 
 
-def asked(args, preset, clips, fsdd, folder, seed, **how):
-    "The sum of the probabilities that a preset, or several together, gives to sets of waveforms; the classes' names; the seconds of training."
-    probs, seconds = dict.fromkeys(clips, 0), 0
-    for name in preset.split(TOGETHER):
-        model, own = fitted(Classifier.prepare(fsdd, preset=name, **how), name, args.out / folder.format(name), seed)
-        for kind, waveforms in clips.items():
-            probs[kind] = probs[kind] + model.predict_proba(encode_waveforms(waveforms, model.representation, model.size[1], **model.encoding))
-        seconds += own
-    return probs, model.classes, seconds
+def asked(args, fsdd, clips, folder, seed, **how):
+    "For each preset, or several together: its name, the sum of the probabilities for sets of waveforms, by name, and the seconds of training."
+    singles = {}
+    for name in dict.fromkeys(name for preset in args.preset for name in preset.split(TOGETHER)):
+        model, seconds = fitted(Classifier.prepare(fsdd, preset=name, **how), name, args.out / folder.format(name), seed)
+        encoded = {kind: encode_waveforms(waveforms, model.representation, model.size[1], **model.encoding) for kind, waveforms in clips.items()}
+        singles[name] = {kind: model.predict_proba(x) for kind, x in encoded.items()}, seconds
+    for preset in args.preset:
+        own = [singles[name] for name in preset.split(TOGETHER)]
+        yield preset, {kind: sum(probs[kind] for probs, _ in own) for kind in clips}, sum(seconds for _, seconds in own)
 
 
 def distorted(args):
@@ -210,14 +211,14 @@ def distorted(args):
     fsdd, generator = load_recordings("fsdd"), torch.Generator().manual_seed(7)
     sounds = list(fsdd.waveforms(8000))
     changed = [distort(w[None], generator, sample_rate=8000)[0] for w in sounds]
-    for seed, preset, speaker in product(args.seeds, args.preset, args.speakers):
+    for seed, speaker in product(args.seeds, args.speakers):
         own = [i for i, name in enumerate(fsdd.speakers) if name == speaker]
         clips = {"clean": [sounds[i] for i in own], "distorted": [changed[i] for i in own]}
-        probs, _, seconds = asked(args, preset, clips, fsdd, f"speakers_{{}}_{speaker}_{seed}", seed, by="speaker", test=speaker)
-        right = {kind: percent(p, fsdd.labels[own]) for kind, p in probs.items()}
-        row = dict(config=preset, speaker=speaker, seed=seed, n=len(own), **right, cpu_seconds=seconds)
-        keep("distorted", [row])
-        print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        for preset, probs, seconds in asked(args, fsdd, clips, f"speakers_{{}}_{speaker}_{seed}", seed, by="speaker", test=speaker):
+            right = {kind: percent(p, fsdd.labels[own]) for kind, p in probs.items()}
+            row = dict(config=preset, speaker=speaker, seed=seed, n=len(own), **right, cpu_seconds=seconds)
+            keep("distorted", [row])
+            print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
 def strangers(args):
@@ -227,12 +228,11 @@ def strangers(args):
         speak_strangers(Path(folder))
         tests = {sounds: load_recordings(Path(folder) / sounds, progress=False) for sounds in ("clean", "distorted")}
         clips = {sounds: list(test.waveforms(8000)) for sounds, test in tests.items()}
-        for preset, seed in product(args.preset, args.seeds):
-            probs, classes, seconds = asked(args, preset, clips, fsdd, f"strangers_{{}}_{seed}", seed)
+    for seed in args.seeds:
+        for preset, probs, seconds in asked(args, fsdd, clips, f"strangers_{{}}_{seed}", seed):
             for sounds, test in tests.items():
-                labels = torch.tensor([classes.index(r.label) for r in test])
-                how = dict(sounds=sounds, voices=len(VARIANTS), n=len(labels))
-                row = dict(config=preset, seed=seed, **how, accuracy=percent(probs[sounds], labels), cpu_seconds=seconds)
+                right = dict(n=len(test), accuracy=percent(probs[sounds], test.labels))
+                row = dict(config=preset, seed=seed, sounds=sounds, voices=len(VARIANTS), **right, cpu_seconds=seconds)
                 keep("strangers", [row])
                 print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
