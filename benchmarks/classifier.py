@@ -4,8 +4,9 @@
     python benchmarks/classifier.py --only speakers --preset small,pretrained,source --seeds 0:3   # classifier_speakers.csv
     python benchmarks/classifier.py --only pair --seeds 0:3                                     # small and pretrained asked together
     python benchmarks/classifier.py --only left_out                                             # the preset pretrained without one step at a time
+    python benchmarks/classifier.py --only distorted                                            # six speakers left out and distorted; classifier_distorted.csv
     python benchmarks/classifier.py --only nested                                               # trains nothing: reads the two tables
-    python benchmarks/classifier.py --only strangers --preset small,pretrained,source           # wants the program espeak-ng
+    python benchmarks/classifier.py --only strangers --preset small,pretrained,source           # wants the program espeak-ng; "a + b": asked together
 
 Every training is kept under --out and taken up again from there; delete a folder to train it anew. Finished ones are entered into the tables under
 benchmarks/results in place of older rows. `accuracy_warped` is that of the mean of a clip's probabilities and those of eight copies of it, moved and warped.
@@ -20,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -31,11 +33,14 @@ from specgen.augmentation import distort, vtlp_time_warp
 from specgen.classifier import Classifier
 from specgen.core import read_json, read_table, write_json, write_table
 from specgen.datasets import load_recordings
+from specgen.spectrogram_dataset import encode_waveforms
 
 RESULTS = Path(__file__).parent / "results"
 PAIR = "small", "pretrained"
+TOGETHER = " + "  # between the names of presets that are asked together
 KEYS = {"speakers": ("config", "speaker", "seed"), "left_out": ("config", "speaker", "seed"), "strangers": ("config", "seed", "sounds"),
-        "esc10": ("config", "fold", "seed")}
+        "esc10": ("config", "fold", "seed"),
+        "distorted": ("config", "speaker", "seed")}
 ACCENTS = "en-us en-gb en-gb-scotland en-029 en-gb-x-rp en-gb-x-gbclan en-us-nyc".split()
 VARIANTS = "m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 f5 croak whisper klatt klatt2 klatt3 Andy Alex Alicia belinda Denis Diogo iven4".split()
 
@@ -151,7 +156,8 @@ def pair(args):
 
 
 def left_out(args):
-    speaker_rows(args, "left_out", left_out_presets())
+    known = left_out_presets()
+    speaker_rows(args, "left_out", {step: known[step] for step in args.steps or known})
     report("left_out")
 
 
@@ -188,45 +194,74 @@ def speak_strangers(folder):
             write_audio(folder / "distorted" / str(digit) / path.name, 0.9 * heard / heard.abs().max().clamp(min=1e-6), 8000)
 
 
+def asked(args, fsdd, clips, folder, seed, **how):
+    "For each preset, or several together: its name, the sum of the probabilities for sets of waveforms, by name, and the seconds of training."
+    singles = {}
+    for name in dict.fromkeys(name for preset in args.preset for name in preset.split(TOGETHER)):
+        model, seconds = fitted(Classifier.prepare(fsdd, preset=name, **how), name, args.out / folder.format(name), seed)
+        encoded = {kind: encode_waveforms(waveforms, model.representation, model.size[1], **model.encoding) for kind, waveforms in clips.items()}
+        singles[name] = {kind: model.predict_proba(x) for kind, x in encoded.items()}, seconds
+    for preset in args.preset:
+        own = [singles[name] for name in preset.split(TOGETHER)]
+        yield preset, {kind: sum(probs[kind] for probs, _ in own) for kind in clips}, sum(seconds for _, seconds in own)
+
+
+def distorted(args):
+    "Each speaker left out, as recorded and in another room, through another microphone and line each: what the choice for strangers is made by."
+    fsdd, generator = load_recordings("fsdd"), torch.Generator().manual_seed(7)
+    sounds = list(fsdd.waveforms(8000))
+    changed = [distort(w[None], generator, sample_rate=8000)[0] for w in sounds]
+    for seed, speaker in product(args.seeds, args.speakers):
+        own = [i for i, name in enumerate(fsdd.speakers) if name == speaker]
+        clips = {"clean": [sounds[i] for i in own], "distorted": [changed[i] for i in own]}
+        for preset, probs, seconds in asked(args, fsdd, clips, f"speakers_{{}}_{speaker}_{seed}", seed, by="speaker", test=speaker):
+            right = {kind: percent(p, fsdd.labels[own]) for kind, p in probs.items()}
+            row = dict(config=preset, speaker=speaker, seed=seed, n=len(own), **right, cpu_seconds=seconds)
+            keep("distorted", [row])
+            print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+
+
 def strangers(args):
     "Trained on FSDD's official training clips, tested on the voices of a synthesiser: a stand-in for recordings of people that FSDD does not have."
     fsdd = load_recordings("fsdd")
     with tempfile.TemporaryDirectory() as folder:
         speak_strangers(Path(folder))
         tests = {sounds: load_recordings(Path(folder) / sounds, progress=False) for sounds in ("clean", "distorted")}
-        for name in args.preset:
-            dataset = Classifier.prepare(fsdd, preset=name)
-            for seed in args.seeds:
-                model, seconds = fitted(dataset, name, args.out / f"strangers_{name}_{seed}", seed)
-                for sounds, test in tests.items():
-                    x, labels = model.encode_files([r.path for r in test]), torch.tensor([model.classes.index(r.label) for r in test])
-                    right = dict(accuracy=percent(model.predict_proba(x), labels), accuracy_warped=percent(warped(model, x), labels))
-                    row = dict(config=name, seed=seed, sounds=sounds, voices=len(VARIANTS), n=len(labels), **right, cpu_seconds=seconds)
-                    keep("strangers", [row])
-                    print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        clips = {sounds: list(test.waveforms(8000)) for sounds, test in tests.items()}
+    for seed in args.seeds:
+        for preset, probs, seconds in asked(args, fsdd, clips, f"strangers_{{}}_{seed}", seed):
+            for sounds, test in tests.items():
+                right = dict(n=len(test), accuracy=percent(probs[sounds], test.labels))
+                row = dict(config=preset, seed=seed, sounds=sounds, voices=len(VARIANTS), **right, cpu_seconds=seconds)
+                keep("strangers", [row])
+                print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
 def esc10(args):
     recordings = load_recordings("esc10")
     for seed in args.seeds:
         for name in args.preset:
-            found = []
+            found, shifted = [], []
             for fold in range(1, 6):
                 dataset = Classifier.prepare(recordings, preset=name, by="fold", test=fold)
                 model, seconds = fitted(dataset, name, args.out / f"fold{fold}_{name}_{seed}", seed)
-                own = model.evaluate(dataset)
-                found.append(round(100 * own["accuracy"], 2))
-                keep("esc10", [dict(config=name, fold=fold, seed=seed, n=own["n"], accuracy=found[-1], cpu_seconds=seconds)])
+                x, labels = dataset.test.tensors
+                found.append(percent(model.predict_proba(x), labels))
+                moved = percent(sum(model.predict_proba(x.roll(-(k * x.shape[2] // 10), 2)) for k in range(10)), labels)
+                keep("esc10", [dict(config=name, fold=fold, seed=seed, n=len(labels), accuracy=found[-1], accuracy_ten_shifts=moved, cpu_seconds=seconds)])
+                shifted.append(moved)
             print(f"ESC-10, {name}, seed {seed}:", *found, "mean of five folds ± deviation between them:", mean_and_deviation(found))
-            print("  the four that the presets were not chosen on:", mean_and_deviation(found[1:]), flush=True)
+            print("  the four that the presets were not chosen on:", mean_and_deviation(found[1:]))
+            print("  ten shifts of each clip, their mean probabilities:", mean_and_deviation(shifted), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, pair, left_out, nested, strangers, esc10")
-    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, pretrained, source")
+    parser.add_argument("--only", default="official,speakers,esc10", help="of official, speakers, pair, left_out, nested, distorted, strangers, esc10")
+    parser.add_argument("--preset", default="small", type=lambda text: text.split(","), help="of quick, small, pretrained, source, and so on")
     parser.add_argument("--seeds", type=lambda text: range(*map(int, text.split(":"))), default=range(1), help="trainings of each; 1:3 = seeds 1 and 2")
     parser.add_argument("--speakers", type=lambda text: text.split(","), default="george,jackson,lucas,nicolas,theo,yweweler", help="of FSDD")
+    parser.add_argument("--steps", type=lambda text: text.split(","), help="of left_out_presets, for left_out; without it, all")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/classifier"), help="where the trainings are kept")
     args = parser.parse_args()

@@ -8,7 +8,7 @@ __all__ = ['Classifier', 'write_submissions', 'submit']
 # %% ../nbs/13_classifier.ipynb #c422dc3f
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, cycle, islice
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .audio import read_audio
-from .augmentation import augment_mixed
+from .augmentation import augment_mixed, distort
 from .batches import Rows
 from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
@@ -205,6 +205,7 @@ WORD_MELS = dict(n_mels=40, f_min=100.0, window=0.016, hop=0.01)  # bands; hertz
 SPEECH_MELS = dict(n_mels=32, f_min=60.0, f_max=3800.0, window=0.025, hop=0.01)  # those of the published speech embedding
 SPEECH_CLIPS = dict(n_frames=108, trim=True, depth_db=80.0, alone=False)  # likewise
 WORD_CHANGES = dict(warp=dict(voice=0.15, tempo=0.2, frames=6), tilt_db=4.3, depth_db=48.0, mask=(6, 8), smoothing=SMOOTHING)
+DISTORTED = dict(copies=2)  # of every training clip, each in another room, through another microphone and line
 
 Classifier.presets |= {
     "words/quick": Preset(  # seconds
@@ -220,6 +221,10 @@ Classifier.presets |= {
         model=dict(speech=True, bands=None),
         training=dict(epochs=8, max_steps=4000, batch_size=64, lr=3e-3, speech_lr=0.0, validate_every=200, **FULL)),
     "words/source": Preset(dataset=dict(n_mels=128, f_min=0.0, window=0.064, hop=0.01), model=SOURCE, training=PLAIN),
+}
+Classifier.presets |= {
+    "words/finetuned": Classifier.presets["words/pretrained"].changed(training=dict(speech_lr=0.1)),  # its last three blocks learn, too
+    "words/small-distorted": Classifier.presets["words/small"].changed(dataset=DISTORTED, training=dict(epochs=10)),  # for other rooms and microphones
 }
 
 # %% ../nbs/13_classifier.ipynb #36a2c113
@@ -254,6 +259,20 @@ def log_mel(
     bands = dict(n_mels=n_mels, f_min=f_min, f_max=f_max and min(f_max, sample_rate / 2))
     return LogMel.librosa(sample_rate=sample_rate, n_fft=n_fft, win_length=win_length, hop_length=hop_length, floor=1e-8, **bands)
 
+# %% ../nbs/13_classifier.ipynb #dc140001
+def with_distorted(
+    dataset: SpectrogramDataset,  # of `encode_recordings`
+    waveforms: Sequence[torch.Tensor],  # of its clips, each (samples,), at its sample rate
+    copies: int,
+) -> SpectrogramDataset:
+    "A dataset with so many distorted copies of its training clips after its own clips; the same ones every time."
+    known, generator, rate = (~dataset.is_test).nonzero().flatten(), torch.Generator().manual_seed(0), dataset.representation.sample_rate
+    sounds = [distort(waveforms[i][None], generator, sample_rate=rate)[0] for _ in range(copies) for i in known.tolist()]
+    how = {name: dataset.about[name] for name in ("peak", "trim", "depth_db", "alone")}
+    more = encode_waveforms(sounds, dataset.representation, dataset.spectrograms.shape[2], **how)
+    whole = dataset.select(torch.cat([torch.arange(len(dataset)), known.repeat(copies)]))
+    return replace(whole, spectrograms=torch.cat([dataset.spectrograms, more]))
+
 # %% ../nbs/13_classifier.ipynb #739893e2
 @patch(cls_method=True)
 def prepare(
@@ -264,12 +283,14 @@ def prepare(
     by: str = "official",  # how the test clips are chosen; of `AudioDataset.split`
     test=None,  # likewise
     progress: bool = False,
-) -> SpectrogramDataset:
+) -> SpectrogramDataset:  # the recordings in their order, then the distorted copies of the training clips, if the preset has some
     "Recordings to log-mels of one size, normalised by the statistics of the training clips."
     how = dict(cls.preset(preset, recordings.domain).dataset)
     clips = {name: how.pop(name) for name in ("n_frames", "trim", "depth_db", "alone") if name in how}
+    copies = how.pop("copies", 0)
     dataset = encode_recordings(recordings, log_mel(recordings.common_sample_rate(), **how), by=by, test=test, progress=progress, **clips)
-    return replace(dataset, about={**dataset.about, "domain": recordings.domain})
+    dataset = replace(dataset, about={**dataset.about, "domain": recordings.domain, "copies": copies})
+    return with_distorted(dataset, recordings.waveforms(dataset.representation.sample_rate), copies) if copies else dataset
 
 # %% ../nbs/13_classifier.ipynb #a43bbd3a
 def classification_loss(
@@ -367,15 +388,20 @@ def predict_files(
     files: list[str | Path],
     top: int = 5,  # classes for each, the most probable first
     *,
+    others: Sequence[Classifier] = (),  # of the same classes, asked too: the mean of the probabilities counts
     progress: bool = False,
 ) -> list[dict]:  # for each: file, classes (top,), probabilities (top,)
-    "Read files and say what they are. Raises `SpecgenError` for an unreadable file (`readable_files` leaves those out), or none."
+    "Read files and say what they are. Raises `SpecgenError` for an unreadable file (`readable_files` leaves those out), or none, and for other classes."
     if not files:
         raise SpecgenError("no files to predict; give at least one")
+    if any(other.classes != self.classes for other in others):
+        raise SpecgenError(f"models asked together must know the same classes, in the same order; this one knows {', '.join(self.classes)}")
     rows = []
     for at in tqdm(range(0, len(files), 64), "predicting", disable=not progress):
-        probs, best = self.predict_proba(self.encode_files(files[at : at + 64])).topk(min(top, len(self.classes)))
-        answers = zip(files[at : at + 64], probs.tolist(), best.tolist(), strict=True)
+        part = files[at : at + 64]
+        probs = sum(model.predict_proba(model.encode_files(part)) for model in (self, *others)) / (1 + len(others))
+        probs, best = probs.topk(min(top, len(self.classes)))
+        answers = zip(part, probs.tolist(), best.tolist(), strict=True)
         rows += [{"file": str(file), "classes": [self.classes[k] for k in own], "probabilities": p} for file, p, own in answers]
     return rows
 
@@ -386,6 +412,7 @@ def evaluate_recordings(
     source: str | Path,  # of `load_recordings`: of the model's classes, or some of them
     root: str | Path | None = None,  # likewise, as the next
     *,
+    others: Sequence[Classifier] = (),  # of `predict_files`
     strict: bool = False,
     progress: bool = False,
 ) -> list[dict]:  # for each class, then for all: class, n, right, taken_for (the most frequent mistake, or nothing); then the unreadable files, if any
@@ -393,7 +420,7 @@ def evaluate_recordings(
     recordings = load_recordings(source, root, strict=strict, progress=progress)
     if unknown := sorted(set(recordings.classes) - set(self.classes)):
         raise SpecgenError(f"dataset '{recordings.name}': has the class '{unknown[0]}'; this model knows {', '.join(self.classes)}")
-    named = self.predict_files([item.path for item in recordings], top=1, progress=progress)
+    named = self.predict_files([item.path for item in recordings], top=1, others=others, progress=progress)
     pairs, rows = [(item.label, row["classes"][0]) for item, row in zip(recordings, named, strict=True)], []
     for name, own in [*((name, [p for p in pairs if p[0] == name]) for name in recordings.classes), ("all", pairs)]:
         mistakes = Counter(f"{label} as {said}" for label, said in own if label != said)

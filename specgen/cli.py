@@ -192,15 +192,15 @@ def classify_evaluate(
     dataset: Dataset,
     root: Root = None,
     model: Trained = "runs/classifier",
-    strict: Strict = False,
-    device: Device = None,
-    precision: Precision = "auto",
+    also: Annotated[list[str] | None, typer.Option(help="Another trained model of the same classes, asked too: the mean of the probabilities counts.")] = None,
+    strict: Strict = False, device: Device = None, precision: Precision = "auto",
 ):
     "Count how many labelled recordings are named rightly, of each class, such as those of other speakers and microphones; and the most frequent mistake."
     from specgen.classifier import Classifier
 
     with trained(Classifier, model, device, precision) as network:
-        for row in network.evaluate_recordings(dataset, root, strict=strict):
+        others = [Classifier.from_pretrained(source, device=network.device) for source in also or []]
+        for row in network.evaluate_recordings(dataset, root, others=others, strict=strict):
             typer.echo(f"{row['class']:16}{row['right']:6d} of {row['n']:6d}  {row['right'] / max(row['n'], 1):6.1%}  {row['taken_for']}".rstrip())
 
 # %% ../nbs/33_cli.ipynb #a3773471

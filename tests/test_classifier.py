@@ -259,6 +259,17 @@ def test_words_for_the_speech_embedding_are_as_long_as_it_needs(tones):
     torch.testing.assert_close(model.encode_files([r.path for r in tones]), dataset.spectrograms, atol=1e-4, rtol=0)
 
 
+def test_distorted_copies_of_the_training_clips_follow_the_recordings(tones):
+    plain, preset = Classifier.prepare(tones, preset="small", by="stratified"), "small-distorted"
+    dataset, again = (Classifier.prepare(tones, preset=preset, by="stratified") for _ in range(2))
+    n, known = len(tones), (~plain.is_test).nonzero().flatten()
+    assert torch.equal(dataset.spectrograms[:n], plain.spectrograms) and len(dataset) == n + 2 * len(known)
+    assert torch.equal(dataset.test.spectrograms, plain.test.spectrograms) and dataset.representation == plain.representation
+    assert torch.equal(dataset.labels[n:], plain.labels[known].repeat(2)) and dataset.paths[n:] == 2 * [plain.paths[i] for i in known]
+    assert (dataset.spectrograms[n:].unflatten(0, (2, -1)) - plain.spectrograms[known]).abs().amax((2, 3)).min() > 1e-4
+    assert torch.equal(dataset.spectrograms, again.spectrograms)
+
+
 @pytest.mark.parametrize("others, rate", [({"slow": 4000}, 8000), ({"fast": 48000}, 8000)])
 def test_one_file_does_not_decide_the_sample_rate(tmp_path, others, rate):
     "A single file at a telephone's rate made all others lose everything above it."
@@ -316,6 +327,18 @@ def test_a_saved_model_alone_predicts_files(trained, tones, tmp_path):
     for row, own in zip(rows, probs, strict=True):
         assert dict(zip(row["classes"], row["probabilities"], strict=True)) == pytest.approx(dict(zip(tones.classes, own.tolist(), strict=True)), abs=1e-5)
     assert [len(row["classes"]) for row in model.predict_files(files[:2], top=1)] == [1, 1]
+
+
+def test_models_asked_together_give_the_mean_of_their_probabilities(trained, tones):
+    model, files = trained[0], [r.path for r in tones]
+    preset = Classifier.presets["words/pretrained"].changed(training=dict(max_steps=2))
+    other = Classifier.fit(Classifier.prepare(tones, preset=preset, by="stratified"), preset=preset, progress=False)
+    mean = (model.predict_proba(model.encode_files(files)) + other.predict_proba(other.encode_files(files))) / 2
+    for row, own in zip(model.predict_files(files, others=[other]), mean.tolist(), strict=True):
+        assert dict(zip(row["classes"], row["probabilities"], strict=True)) == pytest.approx(dict(zip(tones.classes, own, strict=True)), abs=1e-5)
+    assert model.evaluate_recordings(tones.root, others=[model]) == model.evaluate_recordings(tones.root)
+    with pytest.raises(SpecgenError, match="must know the same classes"):
+        model.predict_files(files, others=[network()])
 
 
 def test_loudness_does_not_matter(trained, tones, tmp_path):

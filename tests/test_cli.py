@@ -108,6 +108,7 @@ def test_classify(sounds, tmp_path, capsys):
             assert [row["Class"] for row in csv.DictReader(file)] == ["hum"] * 12
     lines = does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model")
     assert len(lines) == 3 and lines[-1].startswith("all") and " of     24 " in lines[-1]
+    assert does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model", "--also", tmp_path / "model") == lines
     for name, length in (("1.wav", None), ("2.wav", 60)):
         (tmp_path / "damaged" / "hum").mkdir(parents=True, exist_ok=True)
         (tmp_path / "damaged" / "hum" / name).write_bytes(next(sounds.glob("hum/*.wav")).read_bytes()[:length])
