@@ -381,7 +381,7 @@ def encode_files(self: Classifier, files: list[str | Path]) -> torch.Tensor:
     waveforms = [read_audio(path, self.representation.sample_rate)[0] for path in files]
     return encode_waveforms(waveforms, self.representation, self.size[1], **self.encoding)
 
-
+# %% ../nbs/13_classifier.ipynb #9f494920
 @patch
 def predict_files(
     self: Classifier,

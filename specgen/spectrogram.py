@@ -89,6 +89,7 @@ def magnitudes(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
     # squares of very little are zero, and the gradient of their root is infinite
     return spectrum.abs() if self.floor < 1e-12 else squares(spectrum).clamp(min=1e-37).sqrt()
 
+# %% ../nbs/04_spectrogram.ipynb #8014477c
 @patch
 def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     "(..., samples) -> (..., n_fft // 2 + 1, time)"
@@ -96,7 +97,6 @@ def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     mag = self.magnitudes(self.spectrum(at_least_one(frames))[: len(frames)]).mT
     return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
 
-# %% ../nbs/04_spectrogram.ipynb #8014477c
 @patch
 def strengths(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
     "Complex (..., time, n_fft // 2 + 1) -> magnitudes ** power."
@@ -107,6 +107,7 @@ def to_log(self: Representation, mag: torch.Tensor) -> torch.Tensor:
     "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
     return self.logs(as_float(mag).mT ** self.power).mT
 
+# %% ../nbs/04_spectrogram.ipynb #8014477d
 @patch
 def encode_frames(self: Representation, frames: torch.Tensor) -> torch.Tensor:
     "Frames (batch, time, n) -> (batch, time, freq), normalised."
