@@ -266,7 +266,8 @@ def test_distorted_copies_of_the_training_clips_follow_the_recordings(tones):
     assert torch.equal(dataset.spectrograms[:n], plain.spectrograms) and len(dataset) == n + 2 * len(known)
     assert torch.equal(dataset.test.spectrograms, plain.test.spectrograms) and dataset.representation == plain.representation
     assert torch.equal(dataset.labels[n:], plain.labels[known].repeat(2)) and dataset.paths[n:] == 2 * [plain.paths[i] for i in known]
-    assert (dataset.spectrograms[n:].unflatten(0, (2, -1)) - plain.spectrograms[known]).abs().amax((2, 3)).min() > 1e-4
+    change = (dataset.spectrograms[n:].unflatten(0, (2, -1)) - plain.spectrograms[known]).abs().amax((2, 3))
+    assert (change > 1e-4).float().mean() > 0.75  # one in sixteen is spared by all four distortions
     assert torch.equal(dataset.spectrograms, again.spectrograms)
 
 
