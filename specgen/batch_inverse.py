@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['invert_batch']
 
-# %% ../nbs/29a_batch_inverse.ipynb #c9a91324
+# %% ../nbs/29a_batch_inverse.ipynb #d5123d76
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from .exact_inverse import Inversion, assess, join_signs, reopen, solve_signal
 from .frame_solver import Equations, check_places, check_precision, check_shapes, make_equations
 from .reassignment import Framing
 
-# %% ../nbs/29a_batch_inverse.ipynb #b874b48c
+# %% ../nbs/29a_batch_inverse.ipynb #5544eba1
 class Frames(NamedTuple):
     "The equations of all clips' frames in one row, on the device; frames of no clip, of weight 0, fill each clip up to whole blocks."
 
@@ -47,7 +47,7 @@ def stack_clips(parts: list[Equations], device: torch.device) -> Frames:
         rows.append(torch.from_numpy(np.concatenate(filled)).to(device))
     return Frames(*rows, torch.from_numpy(np.stack(basis, 1)).to(device), hop, [0, *np.cumsum(slots).tolist()], block)
 
-# %% ../nbs/29a_batch_inverse.ipynb #88cd1dc1
+# %% ../nbs/29a_batch_inverse.ipynb #17e7bcbd
 def products(spec: torch.Tensor) -> torch.Tensor:  # (..., 6, bins) to (..., 3, bins)
     "The left sides of the equations: |S_h|², Im(conj(S_h) S_dh), Re(conj(S_h) S_th)."
     hr, hi, dr, di, tr, ti = spec.unbind(-2)
@@ -58,7 +58,7 @@ def spectra(x: torch.Tensor, basis: torch.Tensor, hop: int) -> torch.Tensor:  # 
     "Real and imaginary parts of the three spectra of all frames, by one matrix product."
     return (x.unfold(-1, len(basis), hop) @ basis.flatten(1)).unflatten(-1, basis.shape[1:])
 
-# %% ../nbs/29a_batch_inverse.ipynb #6fbc8156
+# %% ../nbs/29a_batch_inverse.ipynb #eb318ea3
 def jacobian(spec: torch.Tensor, weight: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     "Derivatives (sides, items, frames, 3 * bins, columns) of the weighted products by the samples of `columns` (sides or 1, bins, 6, columns)."
     hr, hi, dr, di, tr, ti = spec.unbind(-2)
@@ -69,7 +69,7 @@ def jacobian(spec: torch.Tensor, weight: torch.Tensor, columns: torch.Tensor) ->
     factors = torch.stack(rows, -1).permute(0, 3, 1, 2, 4).reshape(sides, bins, items * frames * 3, 6)
     return (factors @ columns).reshape(sides, bins, items, frames, 3, -1).permute(0, 2, 3, 4, 1, 5).flatten(3, 4)
 
-
+# %% ../nbs/29a_batch_inverse.ipynb #24799a66
 def overlap_add(parts: torch.Tensor, hop: int) -> torch.Tensor:  # (..., frames, n) to (..., samples)
     "Sum of frames, each hop samples after the one before."
     frames, n = parts.shape[-2:]
@@ -90,7 +90,7 @@ def overlap_add_squares(parts: torch.Tensor, hop: int) -> torch.Tensor:  # (...,
         total[..., o, o] += parts[..., f, :, :]
     return total
 
-# %% ../nbs/29a_batch_inverse.ipynb #a3c14808
+# %% ../nbs/29a_batch_inverse.ipynb #7d373c3c
 class State(NamedTuple):
     "Searches side by side; all tensors begin with (sides, items)."
 
@@ -107,7 +107,7 @@ class State(NamedTuple):
     def where(self, index) -> "State":
         return State(*(v[:, index] for v in self))
 
-# %% ../nbs/29a_batch_inverse.ipynb #f0a8d574
+# %% ../nbs/29a_batch_inverse.ipynb #7f97b3c9
 def damped_step(s: State, frames: Frames, columns: torch.Tensor, place: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "Steps (sides, items, samples), the gain in cost that each promises, and whether its system was positive definite."
 
@@ -126,7 +126,7 @@ def damped_step(s: State, frames: Frames, columns: torch.Tensor, place: torch.Te
     step = torch.where(((bend**2).sum(-1) < 0.5 * (step**2).sum(-1))[..., None], step + bend, step)
     return step if place is None else step @ place, gain, info == 0
 
-# %% ../nbs/29a_batch_inverse.ipynb #26bcec03
+# %% ../nbs/29a_batch_inverse.ipynb #5ccf76d0
 def evaluate(x, target, weight, frames: Frames) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "Costs (sides, items), spectra and residuals."
     spec = spectra(x, frames.basis, frames.hop)
@@ -147,7 +147,7 @@ def iterate(s: State, frames: Frames, columns, place) -> State:
     done = s.done | stuck | (cost <= s.goal) | (damp > 1e3)
     return State(x, s.target, s.weight, s.goal, damp, cost, done, torch.where(three, spec, s.spec), torch.where(three, residual, s.residual))
 
-# %% ../nbs/29a_batch_inverse.ipynb #e4d1280c
+# %% ../nbs/29a_batch_inverse.ipynb #9e3fb6c5
 def part_bytes(x: torch.Tensor) -> int:
     "How much of the derivatives is made at once: what a processor's cache holds, or a part of a GPU's memory."
     return 2_000_000 if x.device.type == "cpu" else 2_000_000_000
@@ -176,7 +176,7 @@ def search(x, target, weight, goal, frames: Frames, iters: int, damp: float, pla
     out[:, live], costs[:, live] = s.x, s.cost
     return out, costs
 
-# %% ../nbs/29a_batch_inverse.ipynb #2e5fbf4c
+# %% ../nbs/29a_batch_inverse.ipynb #c6c00422
 def noise(rows: np.ndarray, width: int, seed: int, attempt: int, device: torch.device) -> torch.Tensor:  # (*rows.shape, width)
     "Random starts that depend on the frame's place in its clip alone, not on the batch."
     table = torch.randn(1024, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1000003 * seed + attempt))
@@ -191,7 +191,7 @@ def one_scale(frames: Frames, rows: torch.Tensor, use: torch.Tensor) -> tuple[to
     accept, floor = (frames.accept[rows] * use).sum(1), 1e-20 + 2 * (frames.noise[rows] * use).sum(1)
     return unit, frames.target[rows] * ratio, frames.weight[rows] / ratio * known, accept, floor
 
-# %% ../nbs/29a_batch_inverse.ipynb #a75aa7a0
+# %% ../nbs/29a_batch_inverse.ipynb #b03ca781
 GROUP, STRETCH = 3, 32  # frames that are solved together; one group in so many frames
 
 
@@ -199,15 +199,16 @@ def start_places(parts: list[Equations], frames: Frames, chain: np.ndarray, k: i
     "First frames of groups of open frames, one in every stretch: the least masked of its loud ones in round 0, later a random one."
     places = []
     for eqs, start in zip(parts, frames.starts, strict=False):
-        free = (chain[start : start + len(eqs.scale)] == -1) & (eqs.masked < 0.25 + 0.1 * k)
+        free = (chain[start : start + len(eqs.scale)] == -1) & (eqs.masked < (0.35 if k < 2 else 0.6))
         runs, rng = np.convolve(free, np.ones(GROUP), "valid") == GROUP, np.random.default_rng((seed, k))
-        for i in range(0, len(runs) if len(free) >= GROUP else 0, STRETCH):
-            j = i + np.flatnonzero(runs[i : i + STRETCH])
+        stretch = STRETCH if k == 0 else STRETCH // 2
+        for i in range(0, len(runs) if len(free) >= GROUP else 0, stretch):
+            j = i + np.flatnonzero(runs[i : i + stretch])
             if len(j):
                 places.append(start + (j[np.argmax(eqs.scale[j] * (eqs.masked[j] < 0.15) + 1e-9 * eqs.scale[j])] if k == 0 else rng.choice(j)))
     return np.array(places, dtype=int)
 
-# %% ../nbs/29a_batch_inverse.ipynb #2fbd2a2b
+# %% ../nbs/29a_batch_inverse.ipynb #5750b91a
 def start_chains(frames: Frames, samples: torch.Tensor, chain: np.ndarray, places: np.ndarray, inside: np.ndarray, seed: int, tries: int = 2) -> None:
     "Groups of three frames from random starts, all at once; each that arrives is a chain of its own, in samples (frames, n) and chain (frames,)."
     device, n, bins = samples.device, samples.shape[1], frames.target.shape[-1]
@@ -228,7 +229,7 @@ def start_chains(frames: Frames, samples: torch.Tensor, chain: np.ndarray, place
         chain[places[found][:, None] + np.arange(GROUP)] = places[found][:, None]
         places = np.delete(places, found)
 
-# %% ../nbs/29a_batch_inverse.ipynb #a49d4b57
+# %% ../nbs/29a_batch_inverse.ipynb #95a00959
 HISTORY = 6  # solved frames behind that are settled along
 
 
@@ -251,13 +252,27 @@ def settle(frames: Frames, samples: torch.Tensor, chain: np.ndarray, at: np.ndar
     samples[rows[keep]] = (x[0] * unit).unfold(-1, samples.shape[1], frames.hop)[keep]
     return good.cpu().numpy()
 
-# %% ../nbs/29a_batch_inverse.ipynb #9b6b1a9b
+# %% ../nbs/29a_batch_inverse.ipynb #7454106e
 def new_samples(n: int, hop: int, device: torch.device) -> torch.Tensor:  # (2, hop, n)
     "Where the samples lie that the next frame adds: at the end to the right, at the beginning to the left."
     eye = torch.eye(n, dtype=torch.float64, device=device)
     return torch.stack([eye[n - hop :], eye[:hop]])
 
 
+def retry(frames: Frames, found, wanted, use: torch.Tensor, rows: np.ndarray, place: torch.Tensor, tries: int, seed: int) -> None:
+    "Starts of noise where the start of zeros did not arrive; `found` (start, x, cost) are changed, `wanted` are as in `search`."
+    (base, x, cost), (target, weight, accept, goal) = found, wanted
+    for attempt in range(1, tries):
+        bad = ((cost >= accept) & use).any(0).nonzero()[:, 0]
+        if len(bad) == 0:
+            break
+        loud = (base[:, bad] ** 2).mean(-1, keepdim=True).sqrt() * 2.0 ** (attempt % 3 - 1)
+        again = base[:, bad] + (noise(rows, frames.hop, seed, attempt, x.device)[:, bad] * loud) @ place
+        again, lower = search(again, target[:, bad], weight[:, bad], goal[:, bad], frames, 25, 1e-3, place)
+        x[:, bad] = torch.where((lower < cost[:, bad])[..., None], again, x[:, bad])
+        cost[:, bad] = torch.minimum(cost[:, bad], lower)
+
+# %% ../nbs/29a_batch_inverse.ipynb #0e46e207
 def extend(frames: Frames, samples, chain, at: np.ndarray, go: np.ndarray, inside: np.ndarray, tries: int, seed: int) -> np.ndarray:  # (2, gaps), bool
     "The frames right of at[0] and left of at[1] (gaps,), as far as in `go`, from the samples they share; True where one is solved. Changes samples."
     device, n, hop = samples.device, samples.shape[1], frames.hop
@@ -267,34 +282,28 @@ def extend(frames: Frames, samples, chain, at: np.ndarray, go: np.ndarray, insid
     target, weight, accept = frames.target[new][:, :, None], (frames.weight[new] * use[..., None, None])[:, :, None], frames.accept[new]
     enough = (4 * frames.noise[new]).clamp(min=1e-16)
     x, cost = search(base, target, weight, enough / 4, frames, 25, 1e-3, place)
-    for attempt in range(1, tries):
-        bad = ((cost >= accept) & use).any(0).nonzero()[:, 0]
-        if len(bad) == 0:
-            break
-        loud = (base[:, bad] ** 2).mean(-1, keepdim=True).sqrt() * 2.0 ** (attempt % 3 - 1)
-        again = base[:, bad] + (noise(inside[ahead], hop, seed, attempt, device)[:, bad] * loud) @ place
-        again, lower = search(again, target[:, bad], weight[:, bad], enough[:, bad] / 4, frames, 25, 1e-3, place)
-        x[:, bad] = torch.where((lower < cost[:, bad])[..., None], again, x[:, bad])
-        cost[:, bad] = torch.minimum(cost[:, bad], lower)
+    retry(frames, (base, x, cost), (target, weight, accept, enough / 4), use, inside[ahead], place, tries, seed)
     close = use & (cost < 0.1)
     samples[new[close]] = x[close] * frames.scale[new[close]][:, None]
-    rough = (close & (cost > enough)).cpu().numpy()
-    solved = (close & (cost < accept)).cpu().numpy()
+    rough, solved = (v.cpu().numpy() for v in (close & (cost > enough), close & (cost < accept)))
     if rough.any():
         solved[rough] = settle(frames, samples, chain, at[rough], np.broadcast_to([[1], [-1]], at.shape)[rough])
     return solved
 
-# %% ../nbs/29a_batch_inverse.ipynb #aaa55bbf
+# %% ../nbs/29a_batch_inverse.ipynb #b90a863f
+LONGEST_RUN = 48  # steps of one round; then new chains are started in the gaps that are still wide
+
+
 def grow(frames: Frames, samples: torch.Tensor, chain: np.ndarray, inside: np.ndarray, tries: int, seed: int) -> int:
     "Continue all chains, from both sides of all gaps, one frame in each step, until they meet or stop. Returns the number of steps."
-    ends = np.concatenate([[0], np.flatnonzero(chain != -1), [len(chain) - 1]])
+    ends = np.concatenate([[-1], np.flatnonzero(chain != -1)])  # the last frame belongs to no clip
     left, right = ends[:-1][np.diff(ends) > 1], ends[1:][np.diff(ends) > 1]
     alive, steps = np.stack([chain[left] >= 0, chain[right] >= 0]), 0
     while True:
         go = alive & (right - left > 1)
         go[1] &= ~(go[0] & (right - left == 2))
         j = np.flatnonzero(go.any(0))
-        if len(j) == 0:
+        if len(j) == 0 or steps == LONGEST_RUN:
             return steps
         at, go = np.stack([left[j], right[j]]), go[:, j]
         solved = extend(frames, samples, chain, at, go, inside, tries, seed)
@@ -303,8 +312,8 @@ def grow(frames: Frames, samples: torch.Tensor, chain: np.ndarray, inside: np.nd
         alive[:, j] &= solved | ~go
         left[j], right[j], steps = np.where(solved[0], ahead[0], left[j]), np.where(solved[1], ahead[1], right[j]), steps + 1
 
-# %% ../nbs/29a_batch_inverse.ipynb #50546bd2
-def solve_frames(parts: list[Equations], frames: Frames, seed: int, patience: int = 2) -> tuple[torch.Tensor, np.ndarray, int]:
+# %% ../nbs/29a_batch_inverse.ipynb #7f1c7250
+def solve_frames(parts: list[Equations], frames: Frames, seed: int, patience: int = 4) -> tuple[torch.Tensor, np.ndarray, int]:
     "Samples (frames, n) of every frame up to a sign for each chain, chain (frames,) (-1 unsolved, -2 silent or of no clip), rounds used."
     samples = frames.scale.new_zeros(len(frames.scale), len(frames.basis))
     chain, inside = np.full(len(samples), -2), np.zeros(len(samples), int)
@@ -314,15 +323,15 @@ def solve_frames(parts: list[Equations], frames: Frames, seed: int, patience: in
     k, gained, left = 0, 0, len(chain)
     while left and k - gained < patience:
         start_chains(frames, samples, chain, start_places(parts, frames, chain, k, seed), inside, seed + k)
-        grow(frames, samples, chain, inside, 1 if k == 0 else 8, seed + k)
+        steps = grow(frames, samples, chain, inside, 1 if k == 0 else 8, seed + k)
         still = int((chain == -1).sum())
         left, gained, k = min(left, still), k if still < left else gained, k + 1
         for clip in clips:
-            if k > 1 and k - gained < patience:
+            if k > 1 and steps < LONGEST_RUN and k - gained < patience:
                 reopen(chain[clip], 6, GROUP + 1)
     return samples, chain, k
 
-# %% ../nbs/29a_batch_inverse.ipynb #0018c169
+# %% ../nbs/29a_batch_inverse.ipynb #819f0abb
 def fold(parts: torch.Tensor, frames: Frames) -> torch.Tensor:  # (frames, n) to (blocks + 1, m)
     "Sum of all frames where they lie, in blocks of m samples; the last block holds what the last frames reach beyond."
     n, hop, m = parts.shape[1], frames.hop, frames.block * frames.hop
@@ -333,7 +342,7 @@ def fold(parts: torch.Tensor, frames: Frames) -> torch.Tensor:  # (frames, n) to
         total[1:, : n - e] += parts[i :: frames.block, e:]
     return total
 
-# %% ../nbs/29a_batch_inverse.ipynb #c8e6c17a
+# %% ../nbs/29a_batch_inverse.ipynb #bf8b489c
 def join(frames: Frames, samples: torch.Tensor, chain: np.ndarray, clips: list[slice]) -> tuple[torch.Tensor, list[np.ndarray]]:
     "Give the frames of each clip one sign, as far as they overlap, and average them: the signal (blocks + 1, m), and each clip's segments."
     n, hop, w, pairs, signs, segments = samples.shape[1], frames.hop, frames.basis[:, 0, 0], [], np.zeros(len(chain)), []
@@ -352,7 +361,7 @@ def join(frames: Frames, samples: torch.Tensor, chain: np.ndarray, clips: list[s
     share = sign**2 * (w * w + 1e-12)
     return fold(samples * sign * share, frames) / fold(share, frames).clamp(min=1e-300), segments
 
-# %% ../nbs/29a_batch_inverse.ipynb #0a301f1a
+# %% ../nbs/29a_batch_inverse.ipynb #39237727
 def solve_blocks(diagonal: torch.Tensor, upper: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """x (blocks, m) of the symmetric block tridiagonal system of diagonal (blocks, m, m), upper (blocks, m, m), the last of zeros, and y (blocks, m).
 
@@ -374,7 +383,7 @@ def solve_blocks(diagonal: torch.Tensor, upper: torch.Tensor, y: torch.Tensor) -
     x[1::2][:behind] -= (right[:behind] @ x[2::2, :, None])[..., 0]
     return x
 
-# %% ../nbs/29a_batch_inverse.ipynb #f55af798
+# %% ../nbs/29a_batch_inverse.ipynb #d762a907
 def frame_residuals(x: torch.Tensor, weight: torch.Tensor, frames: Frames, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     "Spectra (frames, 6, bins) and residuals (frames, 3, bins) of some frames of the signal x (blocks + 1, m)."
     part = x.flatten()[rows.start * frames.hop : (rows.stop - 1) * frames.hop + len(frames.basis)].unfold(0, len(frames.basis), frames.hop)
@@ -386,7 +395,7 @@ def frame_costs(x: torch.Tensor, weight: torch.Tensor, frames: Frames) -> torch.
     "The cost of every frame of the signal x."
     return (frame_residuals(x, weight, frames, slice(0, len(weight)))[1] ** 2).sum((1, 2))
 
-# %% ../nbs/29a_batch_inverse.ipynb #0fa9bd56
+# %% ../nbs/29a_batch_inverse.ipynb #3d3a5e84
 def normal_equations(x: torch.Tensor, weight: torch.Tensor, frames: Frames) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "J'J of the whole signal, as diagonal and upper blocks (blocks + 1, m, m), and J'r (blocks + 1, m)."
     n, m, step, count = len(frames.basis), frames.block * frames.hop, frames.block, len(weight) // frames.block
@@ -406,7 +415,7 @@ def normal_equations(x: torch.Tensor, weight: torch.Tensor, frames: Frames) -> t
             diagonal[first + 1 : last + 1, : n - e, : n - e] += g[:, e:, e:]
     return diagonal, upper, fold(slope, frames)
 
-# %% ../nbs/29a_batch_inverse.ipynb #d23712bf
+# %% ../nbs/29a_batch_inverse.ipynb #157b3f43
 def newton_step(x: torch.Tensor, weight: torch.Tensor, frames: Frames, damp: float = 1e-13) -> torch.Tensor:  # (blocks + 1, m)
     "The Gauss-Newton step of the whole signal, its samples scaled to a diagonal of ones."
     diagonal, upper, slope = normal_equations(x, weight, frames)
@@ -416,7 +425,7 @@ def newton_step(x: torch.Tensor, weight: torch.Tensor, frames: Frames, damp: flo
     after = torch.cat([unit[1:], unit[:1]])
     return solve_blocks(diagonal * unit[:, :, None] * unit[:, None], upper * unit[:, :, None] * after[:, None], slope * unit) * unit
 
-
+# %% ../nbs/29a_batch_inverse.ipynb #52f0e675
 def refine(x: torch.Tensor, use: np.ndarray, owner: np.ndarray, frames: Frames, clips: int, iters: int = 12) -> tuple[torch.Tensor, int]:
     "Gauss-Newton on the whole signal, as long as a clip gains, by the frames in use; owner (frames,) is the clip of each. Signal and iterations."
     owner = torch.from_numpy(owner).to(x.device)
@@ -436,7 +445,7 @@ def refine(x: torch.Tensor, use: np.ndarray, owner: np.ndarray, frames: Frames, 
         cost, k = torch.where(better, lower, cost), k + 1
     return x, k
 
-# %% ../nbs/29a_batch_inverse.ipynb #d967bbe4
+# %% ../nbs/29a_batch_inverse.ipynb #4a5a2f2e
 def solve_clips(parts: list[Equations], device: torch.device, seed: int) -> list[tuple[torch.Tensor, Inversion]]:
     "Of every clip the samples from the first one under a window on, on the device, and how it went."
     frames = stack_clips(parts, device)
@@ -451,7 +460,7 @@ def solve_clips(parts: list[Equations], device: torch.device, seed: int) -> list
         found.append((y, assess(eqs, costs[clip], segment, rounds + iterations)))
     return found
 
-# %% ../nbs/29a_batch_inverse.ipynb #616455c6
+# %% ../nbs/29a_batch_inverse.ipynb #e7513b5e
 def finish(x: torch.Tensor, framing: Framing, start: int, frames: int, length: int | None) -> torch.Tensor:
     "The waveform of a clip of so many frames, its sample of largest magnitude positive, from the samples under windows."
     x = F.pad(torch.where(x[x.abs().argmax()] < 0, -x, x), (start, 0))[framing.n_fft // 2 if framing.center else 0 :]
@@ -470,7 +479,7 @@ def clip_equations(number: int, features, framing: Framing, ref_power: float, pr
     except SpecgenError as error:
         raise SpecgenError(f"clip {number}: {error}") from None
 
-# %% ../nbs/29a_batch_inverse.ipynb #4d21588e
+# %% ../nbs/29a_batch_inverse.ipynb #f020850c
 def choose_device(mags, device) -> torch.device:
     "The device asked for, by default that of the magnitudes. Raises `SpecgenError` for one without float64."
     if device is None:
@@ -484,9 +493,9 @@ def choose_device(mags, device) -> torch.device:
 
 
 def invert_clips(clips, framing: Framing, lengths, ref_power, precision, seed: int, device) -> list[tuple[torch.Tensor, Inversion]]:
-    "`invert_batch` of checked settings and at least one clip."
+    "`invert_batch` of checked settings."
     parts, answers = [clip_equations(i, clip, framing, ref_power, precision) for i, clip in enumerate(clips)], []
-    for i, (x, result) in enumerate(solve_clips(parts, device, seed)):
+    for i, (x, result) in enumerate(solve_clips(parts, device, seed) if parts else []):
         if result.solved < 1:
             eqs = clip_equations(i, clips[i], framing, ref_power, precision, guess=True)
             again, other = solve_signal(eqs, seed=seed, workers=None, progress=False)
@@ -496,7 +505,7 @@ def invert_clips(clips, framing: Framing, lengths, ref_power, precision, seed: i
         answers.append((finish(x, framing, parts[i].tables.start, len(parts[i].scale), None if lengths is None else lengths[i]), result))
     return answers
 
-# %% ../nbs/29a_batch_inverse.ipynb #33a6385e
+# %% ../nbs/29a_batch_inverse.ipynb #1b4ea01d
 LONGEST = 128  # samples of a frame
 
 
@@ -510,7 +519,7 @@ def check_batch(freqs, times, mags, lengths, framing: Framing, precision) -> Non
         what = "noisy features" if isinstance(precision, tuple) else f"n_fft {framing.n_fft}"
         raise SpecgenError(f"{what}: batches are of exact features and frames of at most {LONGEST} samples; use invert, sound by sound")
 
-# %% ../nbs/29a_batch_inverse.ipynb #7bb7c642
+# %% ../nbs/29a_batch_inverse.ipynb #2fd0f85e
 def invert_batch(
     freqs: Sequence[np.ndarray | torch.Tensor] | torch.Tensor,  # clips of (n_fft // 2 + 1, frames) each, hertz; NaN where masked
     times: Sequence[np.ndarray | torch.Tensor] | torch.Tensor,  # the same shapes, seconds
@@ -528,14 +537,10 @@ def invert_batch(
     seed: int = 0,  # of the random starts
     device: str | torch.device | None = None,  # by default that of `mags`
 ) -> tuple[list[torch.Tensor], list[Inversion]]:  # waveforms (samples,), float64, on the device; and how each went
-    """`invert` of many sounds at once, of any lengths, on any device: the same settings, answer, sign and warning; a sound that the batch
-    leaves open goes through `invert`'s own search on the CPU.
-
-    Raises `SpecgenError` for features that do not fit the settings, for noisy ones, and for longer frames."""
+    """`invert` of many sounds at once, of any lengths, on any device: the same settings, answers, signs and warnings. A sound that the batch leaves
+    open goes through `invert`'s own search. Raises `SpecgenError` for features that do not fit the settings, for noisy ones, for longer frames."""
     framing = Framing(sr, n_fft, hop_length, win_length or n_fft, window, center)
     check_batch(freqs, times, mags, lengths, framing, precision)
-    if not len(mags):
-        return [], []
     with torch.no_grad():
         answers = invert_clips(list(zip(freqs, times, mags, strict=True)), framing, lengths, ref_power, precision, seed, choose_device(mags, device))
     return [x for x, _ in answers], [result for _, result in answers]
