@@ -65,7 +65,7 @@ def jacobian(spec: torch.Tensor, weight: torch.Tensor, columns: torch.Tensor, mi
     sides, items, frames, _, bins = spec.shape
     factors = (spec.mT @ mix).unflatten(-1, (3, 6)) * weight.mT[..., None]
     factors = factors.permute(0, 3, 1, 2, 4, 5).reshape(sides, bins, items * frames * 3, 6)
-    return (factors @ columns).reshape(sides, bins, items, frames, 3, -1).permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
+    return (factors @ columns).reshape(sides, bins, items, frames, 3, -1).permute(0, 2, 3, 4, 1, 5).flatten(3, 4)
 
 # %% ../nbs/28a_batch_solver.ipynb #ba280016
 def overlap_add(parts: torch.Tensor, hop: int) -> torch.Tensor:  # (..., frames, n) to (..., samples)
