@@ -222,8 +222,7 @@ def make_equations(
     f, t, M = (np.asarray(v.T, float) for v in (freqs, times, mags))
     masked, no_f, no_t = unknown_places(f, t, M, framing, ref_power, near)
     scale = M.max(1)
-    silent = scale == 0
-    scale[silent] = 1.0
+    silent, scale = scale == 0, np.where(scale == 0, 1.0, scale)
     m, starts, rate = M / scale[:, None], starts[:, None], framing.sample_rate
     a, b = np.where(no_f, 0, (bins - f) * 2 * np.pi / rate), np.where(no_t, 0, (t - starts) * rate)
     # one memory layout, whatever the layout of the features, so that the loops are compiled once
