@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import enter, machine
 
-from specgen import batch_solver
+from specgen import batch_inverse, batch_solver
 from specgen.audio import read_audio
 from specgen.batch_inverse import invert_batch
 from specgen.exact_inverse import invert
@@ -206,7 +206,8 @@ def torch_row(clips, device, threads):
     wall, used, tick = time.perf_counter() - tick, time.process_time() - used, time.process_time()
     others = [invert(*part, sr=16000, **settings, workers=threads, length=n)[0] for part, n in zip(parts, lengths, strict=True)]
     numpy_used = time.process_time() - tick
-    with patch.object(batch_solver, "part_bytes", lambda x: 2_000_000_000), Operators() as operators:  # as large parts as on a GPU
+    parts_of = [patch.object(module, "part_bytes", lambda x: 2_000_000_000) for module in (batch_solver, batch_inverse)]  # as large as on a GPU
+    with parts_of[0], parts_of[1], Operators() as operators:
         batch()
     snr = [10 * np.log10(np.mean(y**2) / max(mse_up_to_sign(x, y), 1e-300)) for x, y in zip(answers, clips, strict=True)]
     apart = [10 * np.log10(np.mean(y**2) / max(mse_up_to_sign(x, y), 1e-300)) for x, y in zip(answers, others, strict=True)]
