@@ -1,10 +1,13 @@
 """The exact inverse of the reassigned spectrogram, and the forward transform beside librosa's: every figure in one run.
 
-    SPECGEN_DATA=... python benchmarks/reassignment.py [--quick] [--threads 2] [--only exact,float32,settings,hops,speed,forward,survey,noise]
+    SPECGEN_DATA=... python benchmarks/reassignment.py [--quick] [--threads 2] [--only exact,float32,settings,hops,speed,forward,survey,noise,torch]
 
 Reads `speech/*.wav` (resampled to 16 kHz, first 4 s) and `fsdd/recordings` under SPECGEN_DATA. Errors are after alignment of the one global sign, over
 the samples that the frames cover. --quick takes two sentences and two digits. survey and noise write their tables to `results/inverse_*.csv`; they take
-LibriSpeech utterances and made-up chords, a second each, and measure processor seconds on one thread.
+LibriSpeech utterances and made-up chords, a second each, and measure processor seconds on one thread. torch takes four seconds of each of many
+LibriSpeech speakers by `invert_batch`, one by one and as batches, beside `invert` on the same clips, with the operators that one call starts; on a GPU:
+
+    SPECGEN_DATA=... python benchmarks/reassignment.py --only torch --device cuda --batches 1,16,64
 """
 import argparse
 import csv
@@ -15,14 +18,18 @@ import statistics
 import time
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import librosa
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import enter, machine
 
+from specgen import batch_inverse, batch_solver
 from specgen.audio import read_audio
+from specgen.batch_inverse import invert_batch
 from specgen.exact_inverse import invert
 from specgen.frame_solver import mse_up_to_sign
 from specgen.reassignment import reassigned_spectrogram
@@ -173,6 +180,55 @@ def noise(clips):
                 write_table("noise", rows)
 
 
+class Operators(TorchDispatchMode):
+    "Counts the operators that are started."
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view  # a view starts nothing
+        return function(*args, **kwargs or {})
+
+
+def torch_row(clips, device, threads):
+    "Clips as one batch: SNR, success, seconds and processor seconds a second of sound, operators; and the same clips by `invert`, one after another."
+    torch.set_num_threads(threads)
+    settings, seconds = dict(n_fft=80, hop_length=20, window="hamming"), sum(map(len, clips)) / 16000
+    parts, lengths = [features(y, 16000, **settings) for y in clips], [len(y) for y in clips]
+    on = [[torch.from_numpy(v).to(device) for v in part] for part in parts]
+
+    def batch():
+        answers, results = invert_batch(*zip(*on, strict=True), sr=16000, **settings, lengths=lengths, device=device)
+        return [x.cpu().numpy() for x in answers], results
+
+    tick, used = time.perf_counter(), time.process_time()
+    answers, results = batch()
+    wall, used, tick = time.perf_counter() - tick, time.process_time() - used, time.process_time()
+    others = [invert(*part, sr=16000, **settings, workers=threads, length=n)[0] for part, n in zip(parts, lengths, strict=True)]
+    numpy_used = time.process_time() - tick
+    parts_of = [patch.object(module, "part_bytes", lambda x: 2_000_000_000) for module in (batch_solver, batch_inverse)]  # as large as on a GPU
+    with parts_of[0], parts_of[1], Operators() as operators:
+        batch()
+    snr = [10 * np.log10(np.mean(y**2) / max(mse_up_to_sign(x, y), 1e-300)) for x, y in zip(answers, clips, strict=True)]
+    apart = [10 * np.log10(np.mean(y**2) / max(mse_up_to_sign(x, y), 1e-300)) for x, y in zip(answers, others, strict=True)]
+    return dict(device=str(device), threads=threads, clips=len(clips), seconds=round(seconds, 1), trusted=sum(r.trusted for r in results),
+                snr_median_db=round(statistics.median(snr), 1), snr_worst_db=round(min(snr), 1), against_invert_worst_db=round(min(apart), 1),
+                times_real_time=round(seconds / wall, 2), cpu_s_per_s=round(used / seconds, 3), invert_cpu_s_per_s=round(numpy_used / seconds, 3),
+                operators=operators.count)
+
+
+def batches(device, sizes, threads):
+    "Many sounds at once on a device, as results/inverse_torch.csv."
+    files = sorted((Path(os.environ["SPECGEN_DATA"]) / "librispeech").glob("*.flac"))
+    clips = [read_audio(path, 16000)[0][16000:80000].double().numpy() for path in files[3::4]]
+    path, keys = Path(__file__).parent / "results/inverse_torch.csv", ("device", "threads", "clips")
+    torch_row(clips[:1], device, threads)  # compiles, warms up
+    for size in sizes:
+        row = torch_row((clips * (1 + size // len(clips)))[:size], device, threads)
+        print("  ", *(f"{name} {value}" for name, value in row.items()), sep="  ", flush=True)
+        enter(path, [row], keys)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the inverse and of torch")
@@ -180,10 +236,18 @@ if __name__ == "__main__":
     parser.add_argument("--only", default="exact,float32,settings,hops,speed,forward,survey,noise", help="parts to run, with commas between")
     parser.add_argument("--sizes", default="80,256,512,1024", help="survey: frame lengths, with commas between")
     parser.add_argument("--limit", type=float, default=600.0, help="survey: seconds that an inversion may take")
+    parser.add_argument("--device", default="cpu", help="torch: where batches are solved")
+    parser.add_argument("--batches", default="1,16", help="torch: clips at once, with commas between")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parts, root, n = options.only.split(","), Path(os.environ["SPECGEN_DATA"]), 2 if options.quick else 10
     print(machine())
+    if "torch" in parts:
+        print("7. many sounds at once, four seconds of each speaker")
+        batches(options.device, [int(n) for n in options.batches.split(",")], options.threads)
+        parts.remove("torch")
+    if not parts:
+        raise SystemExit
     speech = [read_audio(p, 16000)[0][:64000].double().numpy() for p in sorted((root / "speech").glob("*.wav"))[:n]]
     digits = [read_audio(p)[0].double().numpy() for p in sorted((root / "fsdd/recordings").glob("*.wav"))[7::300][:n]]
     invert(*features(speech[0][:8000], 16000, **NETWORKS), sr=16000, **NETWORKS)  # compiles

@@ -284,20 +284,21 @@ def roots(tree, solved) -> Iterator[int]:
             seen[breadth_first_order(tree, f, directed=False, return_predecessors=False)] = True
 
 # %% ../nbs/29_exact_inverse.ipynb #4626be75
-def join_signs(eqs: Equations, samples: np.ndarray, chain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (frames,) each
-    "The sign of every frame, and the segment of frames that it is known in (-1 unsolved or silent)."
-    first, second, strength, sign = overlaps(eqs, samples, chain)
-    shape = (len(chain), len(chain))
+def join_signs(first: np.ndarray, second: np.ndarray, strength: np.ndarray, sign: np.ndarray, solved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The sign of every frame (frames,) from pairs as `overlaps` gives them, and the segment of frames that it is known in (-1 where not `solved`)."
+    shape = (len(solved), len(solved))
     order = np.empty(len(strength))  # costs between 1 and 2, lowest for the strongest overlap
     order[np.argsort(-strength)] = 1 + np.arange(len(strength)) / max(len(strength), 1)
     tree = minimum_spanning_tree(coo_matrix((order, (first, second)), shape=shape).tocsr())
     relative = coo_matrix((sign, (first, second)), shape=shape).tocsr()
-    signs, segment = np.ones(len(chain)), np.full(len(chain), -1)
-    for k, root in enumerate(roots(tree, chain >= 0)):
+    signs, segment, parent = np.ones(len(solved)), np.full(len(solved), -1), np.arange(len(solved))
+    for k, root in enumerate(roots(tree, solved)):
         path, before = breadth_first_order(tree, root, directed=False)
-        segment[path] = k
-        for f, g in zip(path[1:], before[path[1:]], strict=True):
-            signs[f] = signs[g] * relative[min(f, g), max(f, g)]
+        segment[path], parent[path[1:]] = k, before[path[1:]]
+    moved = np.flatnonzero(parent != np.arange(len(parent)))
+    signs[moved] = np.asarray(relative[np.minimum(moved, parent[moved]), np.maximum(moved, parent[moved])]).ravel()
+    while (parent != parent[parent]).any():  # each turn doubles how far a frame has looked towards the root
+        signs, parent = signs * signs[parent], parent[parent]
     return signs, segment
 
 # %% ../nbs/29_exact_inverse.ipynb #93baad1b
@@ -307,7 +308,7 @@ def join(
     chain: np.ndarray,  # (frames,)
 ) -> tuple[np.ndarray, np.ndarray]:  # signal from the first sample under the first window on, segment of each frame (-1 unsolved or silent)
     "Give all frames one sign, as far as they overlap, and average them."
-    signs, segment = join_signs(eqs, samples, chain)
+    signs, segment = join_signs(*overlaps(eqs, samples, chain), chain >= 0)
     w, hop, n = eqs.tables.windows[0], eqs.tables.hop, samples.shape[1]
     total, weight = np.zeros((2, (len(chain) - 1) * hop + n))
     for f in np.flatnonzero(chain >= 0):
@@ -333,9 +334,9 @@ class Inversion:
         return not self.warning
 
 # %% ../nbs/29_exact_inverse.ipynb #3ffce2a2
-def assess(eqs: Equations, x: np.ndarray, segment: np.ndarray, iterations: int) -> Inversion:
-    "Compare the features of x with the given ones, frame by frame."
-    cost, segments, reasons = frame_costs(x, eqs), int(segment.max(initial=-1)) + 1, []
+def assess(eqs: Equations, cost: np.ndarray, segment: np.ndarray, iterations: int) -> Inversion:
+    "How an inversion went, from the costs (frames,) and segments (frames,) of its frames."
+    segments, reasons = int(segment.max(initial=-1)) + 1, []
     good = (cost < 10 * eqs.accept) & (eqs.silent | (segment >= 0))
     if not good.all():
         where = f"the first at frame {np.flatnonzero(~good)[0]}"
@@ -361,7 +362,7 @@ def solve_noisy(eqs: Equations, seed: int, workers: int | None) -> tuple[np.ndar
         x, segment = join(eqs, samples, chain)
         costs = refine(eqs._replace(noise=np.zeros(len(chain))), x, chain >= 0, pool, iters=6, damp=1e-8)
         confidence = expected_snr(eqs, x, bands)
-    found = assess(eqs, x, segment, 1 + len(costs))
+    found = assess(eqs, frame_costs(x, eqs), segment, 1 + len(costs))
     stretches = f", {found.segments} stretches with signs of their own" if found.segments > 1 else ""
     warning = f"the closest sound, expected SNR of its frames {np.median(confidence[~eqs.silent]):.0f} dB in the middle{stretches}"
     return x, Inversion(found.residual, found.solved, found.segments, found.iterations, warning, confidence)
@@ -383,7 +384,7 @@ def solve_signal(eqs: Equations, seed: int, workers: int | None, progress: bool 
             samples, chain, rounds = solve_frames(eqs, pool, 2 if tables else 8, bar, seed, tables)
             x, segment = join(eqs, samples, chain)
             costs = refine(eqs, x, chain >= 0, pool)
-            found.append((x, assess(eqs, x, segment, rounds + len(costs))))
+            found.append((x, assess(eqs, frame_costs(x, eqs), segment, rounds + len(costs))))
             if found[-1][1].solved == 1:
                 break
     return max(found, key=lambda pair: pair[1].solved)
