@@ -2,13 +2,15 @@
 
     SPECGEN_DATA=... python benchmarks/transformer_ideas.py --only pretrained,distilled,three [--folds 1,2,3,4,5] [--seed 0] [--threads 1]
 
-All have the preset `small` (240 epochs) and one change. No test fold is seen before it is scored. The committed table has `distilled` alone.
+All have the preset `small` (240 epochs) and one change. No test fold is seen before it is scored.
 
 `pretrained`: masked spectrogram modelling first (He et al. 2022; Gong et al. 2022): 60 % of the 32 x 16 patches are blanked, and a linear layer on the tokens
 tells what was there. It sees pieces of 5 s of LibriSpeech, of FSDD's digits one after the other, and the training folds of ESC-10; --steps of 32.
 `distilled`: the targets are half the labels' proportions, half the mean answer of the trainings of `small` under runs/ast (of the same fold, so none has
 seen its test clips) to the same mixed and warped clips (Hinton et al. 2015).
 `three`: every clip is mixed with another, and the mixture with a third.
+`together` trains nothing: the mean answer of all these transformers, of those of benchmarks/transformer.py, and of the convolutional networks that
+benchmarks/classifier.py keeps, for each fold: results/ast_together.csv. Nobody is left out or weighed by what it scores.
 """
 import argparse
 import os
@@ -16,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from classifier import fitted
 from common import enter
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +26,7 @@ from torch.nn import functional as F
 from specgen.audio import read_audio
 from specgen.audio_transformer import AST, encode_whole, epochs_config, start_model
 from specgen.augmentation import energy_mixup
+from specgen.classifier import Classifier
 from specgen.core import read_json, write_json
 from specgen.datasets import load_recordings
 from specgen.training import TrainConfig, train
@@ -126,19 +130,42 @@ def score(name, fold, seed, model, data, seconds):
     print(row, flush=True)
 
 
+def together(recordings, args):
+    "The mean answer of every training at hand."
+    for fold in args.folds:
+        data, small = AST.prepare(recordings, preset=SMALL, by="fold", test=fold), Classifier.prepare(recordings, preset="small", by="fold", test=fold)
+        kept = sorted(path.parent for root in (args.teachers, args.out) for path in root.glob(f"*_*/fold{fold}/config.json"))
+        networks = [fitted(small, "small", folder, int(folder.name[-1]))[0] for folder in sorted(args.classifiers.glob(f"fold{fold}_small_*"))]
+        (x, labels), (y, same) = data.test.tensors, small.test.tensors
+        assert torch.equal(labels, same)
+        answers = {"transformers": torch.stack([AST.from_pretrained(path).predict_proba(x) for path in kept]),
+                   "networks": torch.stack([network.predict_proba(y) for network in networks])}
+        answers["all"] = torch.cat(list(answers.values()))
+        right = {name: (each.mean(0).argmax(1) == labels).float().mean().item() for name, each in answers.items()}
+        single = (answers["all"].argmax(-1) == labels).float().mean().item()
+        row = {"fold": fold, "n": len(labels), "transformers": len(kept), "networks": len(networks), "mean_of_each": single,
+               **{f"accuracy_{name}": value for name, value in right.items()}}
+        enter(RESULTS / "ast_together.csv", [row], ("fold",))
+        print(row, flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="pretrained,distilled,three", help="which, with commas between")
+    parser.add_argument("--only", default="pretrained,distilled,three", help="which, with commas between; together")
     parser.add_argument("--folds", type=lambda text: tuple(map(int, text.split(","))), default=(1, 2, 3, 4, 5))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000, help="of the masked spectrogram modelling")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/ast_ideas"), help="where the trainings are kept")
     parser.add_argument("--teachers", type=Path, default=Path("runs/ast"), help="where benchmarks/transformer.py keeps its trainings")
+    parser.add_argument("--classifiers", type=Path, default=Path("runs/classifier"), help="where benchmarks/classifier.py keeps its trainings")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recordings = load_recordings("esc10")
     for name in args.only.split(","):
+        if name == "together":
+            together(recordings, args)
+            continue
         for fold in args.folds:
             data = AST.prepare(recordings, preset=SMALL, by="fold", test=fold)
             folder, started = args.out / f"{name}_{args.seed}" / f"fold{fold}", time.process_time()
