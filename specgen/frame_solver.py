@@ -214,6 +214,7 @@ def make_equations(
     framing: Framing,
     ref_power: float,  # bins of less power count as masked
     precision: float | tuple | None,  # relative error, None = of the float type; or noise in hertz, seconds, relative of mags
+    guess: bool = True,  # False leaves out the sound to start from
 ) -> Equations:
     "Features as `Equations`."
     eps, near = precision or np.finfo(mags.dtype).eps / 2, 4 * np.finfo(mags.dtype).eps
@@ -221,16 +222,15 @@ def make_equations(
     f, t, M = (np.asarray(v.T, float) for v in (freqs, times, mags))
     masked, no_f, no_t = unknown_places(f, t, M, framing, ref_power, near)
     scale = M.max(1)
-    silent = scale == 0
-    scale[silent] = 1.0
+    silent, scale = scale == 0, np.where(scale == 0, 1.0, scale)
     m, starts, rate = M / scale[:, None], starts[:, None], framing.sample_rate
     a, b = np.where(no_f, 0, (bins - f) * 2 * np.pi / rate), np.where(no_t, 0, (t - starts) * rate)
     # one memory layout, whatever the layout of the features, so that the loops are compiled once
     target = np.ascontiguousarray(np.stack([m * m, gain[1] * a * m * m, gain[2] * b * m * m], 1))
     known = np.stack([np.ones_like(no_f), ~no_f, ~no_t], 1)
     weight, noise = weigh_equations(m, target, known, gain, np.maximum(starts * rate, framing.n_fft), eps, rate)
-    guess = pghi_init(f.T, t.T, M.T, framing)[tables.start :]
-    return Equations(target, weight, scale, 1e-13 + (4 if isinstance(precision, tuple) else 30) * noise, noise, masked.mean(1), silent, guess, tables)
+    x = pghi_init(f.T, t.T, M.T, framing)[tables.start :] if guess else np.zeros(0)
+    return Equations(target, weight, scale, 1e-13 + (4 if isinstance(precision, tuple) else 30) * noise, noise, masked.mean(1), silent, x, tables)
 
 # %% ../nbs/27_frame_solver.ipynb #53596111
 @njit(**FAST)
