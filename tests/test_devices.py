@@ -534,7 +534,7 @@ WAVEFORMS = {
     "crop": lambda x: pad_or_crop(x, 700), "pad": lambda x: pad_or_crop(x, 4000), "clips": lambda x: encode_waveforms([x, 0.5 * x], MELS, 40, depth_db=40.0),
     "trimmed clips": lambda x: encode_waveforms([x], MELS, 40, trim=True), "fitted": lambda x: adaptive_hop_stft(x, GRID),
     "segments": lambda x: augmentation.random_segment(augmentation.make_segments([x, x], 500), 300, torch.Generator().manual_seed(0)),
-    "zero phase": lambda x: zero_phase(STFT.encode(x), STFT), "reassigned": lambda x: reassigned_spectrogram(x, sr=8000, n_fft=64),
+    "zero phase": lambda x: zero_phase(STFT.encode(x), STFT), "reassigned": lambda x: reassigned_spectrogram(x.double(), sr=8000, n_fft=64),
     "reassigned, relative": lambda x: reassigned_spectrogram(x, sr=8000, n_fft=64, ref_power=lambda power: 1e-4 * power.amax(), fill_nan=True),
 }
 
