@@ -24,13 +24,14 @@ import torch
 from specgen.audio import check_audio, read_audio
 from specgen.classifier import Classifier
 from specgen.core import SpecgenError
+from specgen.discriminators import apply_weight_norm
 from specgen.exact_inverse import invert_file, reassign_file
 from specgen.gan import GAN
 from specgen.spectral_vocoder import SpectralVocoder
 from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, Representation
 from specgen.spectrogram_dataset import SpectrogramDataset
 from specgen.vae import VAE
-from specgen.vocoder import HiFiGAN, HiFiGANConfig, HiFiGANGenerator, apply_weight_norm
+from specgen.vocoder import HiFiGAN, HiFiGANConfig, HiFiGANGenerator
 
 SECONDS, MEMORY = 20, 3 << 30
 VALUES = (0, -1, 1, 2, 3, 5, 300, 2**31, 2**63, 10**30, 0.5, -0.5, 1e-300, 1e308, float("nan"), float("inf"), "", "x", "5", "0" * 3000, None, True, False,
