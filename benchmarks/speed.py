@@ -1,6 +1,6 @@
 """Speed against the peers, every job in one run: `make bench`, at most twenty minutes on two quiet cores.
 
-    [SPECGEN_DATA=...] python benchmarks/speed.py [--only log_mel,hifi_gan] [--threads 1,2] [--out results/speed.csv] [--compare] [--small]
+    [SPECGEN_DATA=...] python benchmarks/speed.py [--only log_mel,hifi_gan] [--threads 1,2] [--out results/speed.csv] [--seconds 22] [--compare] [--small]
 
 A process for each number of threads times the works of each job (`speed_jobs.py`) by turns, after a call that doesn't count. A row is one job, method and
 number of threads: median seconds of a call, the rate, and the ratio to its peer: the median over the rounds of the peer's seconds by its own, so that a
@@ -19,17 +19,16 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "speed.csv"
 COLUMNS = ("job", "method", "threads", "seconds", "spread", "rate", "unit", "ratio", "peer", "goal", "met", "note", "machine")
-SECONDS = 22  # that the rounds of a job may take, if they are enough by then
 
 
-def rounds_of(job, small):
-    "Seconds of every work in every round; each second round goes backwards."
+def rounds_of(job, small, budget=22):
+    "Seconds of every work in every round; each second round goes backwards. Rounds end with the budget of seconds, if they are enough by then."
     seconds, names = {name: [] for name in job.works}, list(job.works)
     for name in names if job.warm else ():
         job.works[name]()
     least, most = (1, 1) if small else job.rounds
     start, n = time.perf_counter(), 0
-    while n < least or n < most and (time.perf_counter() - start) * (n + 1) / n < SECONDS:
+    while n < least or n < most and (time.perf_counter() - start) * (n + 1) / n < budget:
         for name in names[:: -1 if n % 2 else 1]:
             tick = time.perf_counter()
             own = job.works[name]()
@@ -56,7 +55,7 @@ def rows_of(job, seconds, threads, machine):
     return rows
 
 
-def measure(only, threads, small, out):
+def measure(only, threads, small, budget, out):
     "Time the jobs in this process, and write their rows."
     import torch
     from common import machine
@@ -72,7 +71,7 @@ def measure(only, threads, small, out):
                 tick = time.perf_counter()
                 torch.manual_seed(0)
                 job = make(small, threads, *([Path(scratch)] if make is corpus else []))
-                rows += rows_of(job, rounds_of(job, small), threads, machine())
+                rows += rows_of(job, rounds_of(job, small, budget), threads, machine())
                 print(f"{threads} threads, {job.name}: {time.perf_counter() - tick:.0f} s", file=sys.stderr, flush=True)
                 write_table(out, rows, COLUMNS)
 
@@ -90,8 +89,8 @@ def prepare(who, folder, threads):
     paths = sorted(folder.glob("*/*.wav"))
     librosa_corpus(paths[:1])  # librosa imports late
     before, tick = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    if who == "librosa":
-        specs = librosa_corpus(paths)
+    if who.startswith("librosa"):
+        specs = librosa_corpus(paths, stretched=who == "librosa")
     else:
         recordings = load_recordings(folder)
         specs = filter_recordings(recordings, range(len(recordings)), [], drop=0).spectrograms
@@ -104,7 +103,8 @@ def run(threads, arguments, part):
     "Measure in a process of its own, which sees so many threads from its start."
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     command = [sys.executable, __file__, "--measure", "--threads", str(threads), "--only", arguments.only, "--out", str(part)]
-    subprocess.run(command + ["--small"] * arguments.small, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"})
+    command += ["--seconds", str(arguments.seconds), *["--small"] * arguments.small]
+    subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"})
 
 
 def show(rows):
@@ -164,6 +164,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--compare", action="store_true", help="beside the table that is there, which stays")
+    parser.add_argument("--seconds", type=float, default=22, help="for the rounds of a job")
     parser.add_argument("--small", action="store_true", help="once, on little")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
@@ -171,6 +172,6 @@ if __name__ == "__main__":
     if args.prepare:
         prepare(args.prepare[0], Path(args.prepare[1]), int(args.threads))
     elif args.measure:
-        measure([name for name in args.only.split(",") if name], int(args.threads), args.small, args.out)
+        measure([name for name in args.only.split(",") if name], int(args.threads), args.small, args.seconds, args.out)
     else:
         bench(args)

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
+# %% ../nbs/11_models.ipynb #78f02050
 from .audio import COUNTS, check_most, check_settings, limit, whole_numbers, write_audio
 from .augmentation import check_seed
 from .core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
@@ -31,8 +32,8 @@ from .core import plainly, read_json, require_readable, safe_name, seeded, sweep
 from .datasets import AudioDataset, load_recordings
 from .run_folder import RunFolder, code_digest, sizes, whole
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
-from .stft import stft_loss
 from .spectrogram_dataset import as_labels, as_values, check_finite, filled, finite
+from .stft import stft_loss
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)

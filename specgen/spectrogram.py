@@ -79,6 +79,7 @@ def frames(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) -> (batch, time, n_fft), a view. Raises `SpecgenError` for a clip too short for a frame."
     return stft_frames(waveform, self.n_fft, self.hop_length, self.n_fft // 2, self.pad_mode)
 
+# %% ../nbs/04_spectrogram.ipynb #8014477c
 @patch
 def spectrum(self: Representation, frames: torch.Tensor) -> torch.Tensor:
     "Frames (batch, time, n_fft) -> complex (batch, time, n_fft // 2 + 1)."
@@ -96,7 +97,7 @@ def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     mag = self.magnitudes(self.spectrum(at_least_one(frames))[: len(frames)]).mT
     return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
 
-# %% ../nbs/04_spectrogram.ipynb #8014477c
+# %% ../nbs/04_spectrogram.ipynb #1d5cd7ee
 @patch
 def strengths(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
     "Complex (..., time, n_fft // 2 + 1) -> magnitudes ** power."
