@@ -49,7 +49,7 @@ def rows_of(job, seconds, threads, machine):
                    rate=f"{amount / median:.4g}", unit=job.unit, peer=peer, machine=machine, note=job.notes[name]() if name in job.notes else "")
         if peer:
             others = [amount] * len(own) if peer == "real time" else seconds[peer]
-            ratio = statistics.median(other / mine for other, mine in zip(others, own, strict=True))
+            ratio = round(statistics.median(other / mine for other, mine in zip(others, own, strict=True)), 2)
             row |= dict(ratio=f"{ratio:.2f}", goal=goal or "", met="" if goal is None else "yes" if ratio >= goal else "no")
         rows.append(row)
     return rows
@@ -76,6 +76,13 @@ def measure(only, threads, small, budget, out):
                 write_table(out, rows, COLUMNS)
 
 
+def memory(name):
+    "MB of this process: VmRSS now, or VmHWM, the most since it was last set back; where the system doesn't tell, the most ever."
+    status = Path("/proc/self/status")
+    lines = [line.split() for line in status.read_text().splitlines()] if status.is_file() else []
+    return next((int(line[1]) / 1024 for line in lines if line[0] == f"{name}:"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
 def prepare(who, folder, threads):
     "Prepare a corpus; print the seconds, and by how many MB the memory's peak rose."
     os.environ["SPECGEN_CACHE"] = tempfile.mkdtemp(dir=folder.parent)
@@ -88,7 +95,9 @@ def prepare(who, folder, threads):
 
     paths = sorted(folder.glob("*/*.wav"))
     librosa_corpus(paths[:1])  # librosa imports late
-    before, tick = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    before, tick = memory("VmRSS"), time.perf_counter()
     if who.startswith("librosa"):
         specs = librosa_corpus(paths, stretched=who == "librosa")
     else:
@@ -96,7 +105,7 @@ def prepare(who, folder, threads):
         specs = filter_recordings(recordings, range(len(recordings)), [], drop=0).spectrograms
     seconds = time.perf_counter() - tick
     assert tuple(specs.shape[1:]) == (256, 24)
-    print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(seconds, memory("VmHWM") - before)
 
 
 def run(threads, arguments, part):
