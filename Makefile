@@ -1,6 +1,7 @@
 # make run     the digits pipeline on the embedded dataset, ending with the path of its report page
 # make test    everything that CI checks: lint, every notebook's fast cells, the tests; a line as each finishes
 # make fuzz    thousands of damaged inputs of every kind, with counts
+# make bench   every job beside its peers, on one thread and on two: benchmarks/results/speed.csv; at most twenty minutes
 # make lab     the notebooks in JupyterLab
 # make book    run every notebook, slow cells too, and keep the outputs
 # make readme  README.md from nbs/index.ipynb
@@ -13,7 +14,7 @@ READY := .venv/ready
 OUT ?= runs/digits
 README_DIR ?= .
 
-.PHONY: run test fuzz lab book readme figures
+.PHONY: run test fuzz bench lab book readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -26,6 +27,10 @@ test: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,bench]'
+	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 figures: $(READY)
 	$(BIN)/python tests/figures.py

@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("digits", "audiomnist", "vocoder", "dev")}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("digits", "audiomnist", "vocoder", "bench", "dev")}
 
 setup(
     name=cfg["lib_name"],

@@ -79,6 +79,7 @@ def frames(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     "Waveform (..., samples) -> (batch, time, n_fft), a view. Raises `SpecgenError` for a clip too short for a frame."
     return stft_frames(waveform, self.n_fft, self.hop_length, self.n_fft // 2, self.pad_mode)
 
+# %% ../nbs/04_spectrogram.ipynb #8014477c
 @patch
 def spectrum(self: Representation, frames: torch.Tensor) -> torch.Tensor:
     "Frames (batch, time, n_fft) -> complex (batch, time, n_fft // 2 + 1)."
@@ -89,7 +90,6 @@ def magnitudes(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
     # squares of very little are zero, and the gradient of their root is infinite
     return spectrum.abs() if self.floor < 1e-12 else squares(spectrum).clamp(min=1e-37).sqrt()
 
-# %% ../nbs/04_spectrogram.ipynb #8014477c
 @patch
 def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     "(..., samples) -> (..., n_fft // 2 + 1, time)"
@@ -97,6 +97,7 @@ def magnitude(self: Representation, waveform: torch.Tensor) -> torch.Tensor:
     mag = self.magnitudes(self.spectrum(at_least_one(frames))[: len(frames)]).mT
     return mag.reshape(*waveform.shape[:-1], *mag.shape[-2:])
 
+# %% ../nbs/04_spectrogram.ipynb #1d5cd7ee
 @patch
 def strengths(self: Representation, spectrum: torch.Tensor) -> torch.Tensor:
     "Complex (..., time, n_fft // 2 + 1) -> magnitudes ** power."
@@ -107,7 +108,6 @@ def to_log(self: Representation, mag: torch.Tensor) -> torch.Tensor:
     "Linear magnitudes (..., n_fft // 2 + 1, time) -> natural logarithms (..., freq, time), not yet normalised."
     return self.logs(as_float(mag).mT ** self.power).mT
 
-# %% ../nbs/04_spectrogram.ipynb #8014477d
 @patch
 def encode_frames(self: Representation, frames: torch.Tensor) -> torch.Tensor:
     "Frames (batch, time, n) -> (batch, time, freq), normalised."

@@ -20,12 +20,11 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from .audio import check_settings, limit, types_of
 from .augmentation import make_segments, random_segment
 from .core import SpecgenError, as_path, default_device, read_json, reason_of, require_readable, seeded
+from .discriminators import SLOPE, Discriminators, adversarial_loss, apply_weight_norm, discriminator_loss, feature_loss, remove_weight_norm
 from .models import MELS_8K, Preset, Vocoder, WaveformDataset, shipped_models, vocoder_scores
 from .recordings import cache_folder
 from .spectrogram import HiFiGANMel, LogMel, log_mels, mel_loss
@@ -82,14 +81,28 @@ PUBLISHED = {
 }
 
 # %% ../nbs/23_vocoder.ipynb #67e8434a
-SLOPE = 0.1  # of the leaky ReLUs
+CACHED = 2**19  # values of a layer that are computed at a time, on the CPU: 2 MiB
 
 
-def same_conv(channels: int, kernel: int, dilation: int) -> nn.Conv1d:
+class TimeConv(nn.Conv1d):
+    "A convolution along the time of (N, channels, 1, time), by weights (channels, channels, kernel)."
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight[:, :, None], self.bias, padding=(0, *self.padding), dilation=(1, *self.dilation))
+
+
+class TimeUpsampling(nn.ConvTranspose1d):
+    "A transposed convolution along the time of (N, channels, 1, time), by weights (channels, channels, kernel)."
+
+    def forward(self, x):
+        return F.conv_transpose2d(x, self.weight[:, :, None], self.bias, (1, *self.stride), (0, *self.padding))
+
+
+def same_conv(channels: int, kernel: int, dilation: int) -> TimeConv:
     "A convolution that keeps channels and length."
-    return nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
+    return TimeConv(channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
 
-
+# %% ../nbs/23_vocoder.ipynb #67e8434b
 class ResBlock1(nn.Module):
     "Pairs of convolutions, the first of each dilated, each pair added to its input."
 
@@ -100,7 +113,7 @@ class ResBlock1(nn.Module):
 
     def forward(self, x):
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, SLOPE)), SLOPE))
+            x = plain(F.leaky_relu(dilated(F.leaky_relu(x, SLOPE)), SLOPE, inplace=True)).add_(x)
         return x
 
 # %% ../nbs/23_vocoder.ipynb #dee31833
@@ -113,8 +126,23 @@ class ResBlock2(nn.Module):
 
     def forward(self, x):
         for conv in self.convs:
-            x = x + conv(F.leaky_relu(x, SLOPE))
+            x = conv(F.leaky_relu(x, SLOPE)).add_(x)
         return x
+
+# %% ../nbs/23_vocoder.ipynb #dee31834
+def mean_of_blocks(blocks: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
+    "The mean of the residual blocks' outputs for (N, channels, 1, time); on the CPU in stretches of time that stay in the cache, each with what it depends on."
+    reach = max(sum(conv.padding[0] for conv in block.modules() if isinstance(conv, TimeConv)) for block in blocks)
+    size = max(CACHED // (len(x) * x.shape[1]), 8 * reach) if x.device.type == "cpu" else x.shape[-1]
+    stretches = []
+    for start in range(0, x.shape[-1], size):
+        first = max(0, start - reach)
+        part = x[..., first : start + size + reach]
+        total = blocks[0](part)
+        for block in blocks[1:]:
+            total.add_(block(part))
+        stretches.append(total[..., start - first : start - first + size])
+    return torch.cat(stretches, -1).div_(len(blocks))
 
 # %% ../nbs/23_vocoder.ipynb #9aabf2b0
 class HiFiGANGenerator(nn.Module):
@@ -127,14 +155,14 @@ class HiFiGANGenerator(nn.Module):
         super().__init__()
         self.config, channels = config, config.upsample_initial_channel
         block = {"1": ResBlock1, "2": ResBlock2}[config.resblock]
-        self.conv_pre = nn.Conv1d(config.n_mels, channels, 7, padding=3)
+        self.conv_pre = TimeConv(config.n_mels, channels, 7, padding=3)
         self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
         for rate, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
-            self.ups.append(nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2))
+            self.ups.append(TimeUpsampling(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2))
             channels //= 2
             for size, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
                 self.resblocks.append(block(channels, size, dilations))
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
+        self.conv_post = TimeConv(channels, 1, 7, padding=3)
         for conv in (m for m in self.modules() if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d)) and m is not self.conv_pre):
             nn.init.normal_(conv.weight, std=0.01)
 
@@ -142,117 +170,13 @@ class HiFiGANGenerator(nn.Module):
 @patch
 def forward(self: HiFiGANGenerator, mels, length: int | None = None):
     "Natural-log mels (N, n_mels, time) -> sound (N, time · hop), or (N, length): cut, or with silence after it."
-    x, n = self.conv_pre(mels), len(self.config.resblock_kernel_sizes)
+    layout = torch.channels_last if mels.device.type == "cpu" else torch.contiguous_format
+    x, n = self.conv_pre(mels[:, :, None].contiguous(memory_format=layout)), len(self.config.resblock_kernel_sizes)
     for i, up in enumerate(self.ups):
-        x = up(F.leaky_relu(x, SLOPE))
-        x = sum(block(x) for block in self.resblocks[i * n : (i + 1) * n]) / n
-    sound = self.conv_post(F.leaky_relu(x)).tanh()[:, 0]
+        x = up(F.leaky_relu(x, SLOPE, inplace=True)).contiguous(memory_format=layout)
+        x = mean_of_blocks(self.resblocks[i * n : (i + 1) * n], x)
+    sound = self.conv_post(F.leaky_relu(x, inplace=True)).tanh()[:, 0, 0]
     return F.pad(sound, (0, (length or sound.shape[-1]) - sound.shape[-1]))
-
-# %% ../nbs/23_vocoder.ipynb #788c1b13
-def apply_weight_norm(model: nn.Module) -> nn.Module:
-    "The model with weight-normalised convolutions, for training; changed in place."
-    for m in model.modules():
-        if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d)) and not parametrize.is_parametrized(m):
-            weight_norm(m)
-    return model
-
-
-def remove_weight_norm(model: nn.Module) -> nn.Module:
-    "The model with plain convolutions of the same effect; changed in place."
-    for m in list(model.modules()):
-        if parametrize.is_parametrized(m, "weight"):
-            parametrize.remove_parametrizations(m, "weight")
-    return model
-
-# %% ../nbs/23_vocoder.ipynb #4d0e1916
-class PeriodDiscriminator(nn.Module):
-    "Sees every p-th sample: folds (N, samples) into (N, 1, samples / p, p) and never mixes the columns."
-
-    def __init__(self, period: int, divisor: int):
-        super().__init__()
-        self.period, widths = period, [1, *(c // divisor for c in (32, 128, 512, 1024, 1024))]
-        strides = (3, 3, 3, 3, 1)
-        convs = [nn.Conv2d(a, b, (5, 1), (s, 1), (2, 0)) for a, b, s in zip(widths, widths[1:], strides, strict=False)]
-        self.layers = apply_weight_norm(nn.ModuleList([*convs, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))]))
-
-    def forward(self, x):
-        x = F.pad(x[:, None], (0, -x.shape[-1] % self.period), mode="reflect")
-        return layer_outputs(self.layers, x.unflatten(-1, (-1, self.period)))
-
-
-def layer_outputs(layers: nn.ModuleList, x: torch.Tensor) -> list[torch.Tensor]:
-    "The output of every layer, with leaky ReLUs between; the last one's are the scores."
-    outputs = []
-    for layer in layers[:-1]:
-        x = F.leaky_relu(layer(x), SLOPE)
-        outputs.append(x)
-    return [*outputs, layers[-1](x)]
-
-# %% ../nbs/23_vocoder.ipynb #1e849ef3
-class ScaleDiscriminator(nn.Module):
-    "Sees the sound as it is: grouped convolutions over (N, samples)."
-
-    def __init__(self, norm, divisor: int):
-        super().__init__()
-        widths = [1, *(c // divisor for c in (128, 128, 256, 512, 1024, 1024, 1024))]
-        shapes = [(15, 1, 1), (41, 2, 4), (41, 2, 16), (41, 4, 16), (41, 4, 16), (41, 1, 16), (5, 1, 1)]  # kernel, stride, groups
-        pairs = zip(widths, widths[1:], shapes, strict=False)
-        convs = [nn.Conv1d(a, b, k, s, k // 2, groups=math.gcd(g, a)) for a, b, (k, s, g) in pairs]
-        self.layers = nn.ModuleList(norm(conv) for conv in [*convs, nn.Conv1d(widths[-1], 1, 3, padding=1)])
-
-    def forward(self, x):
-        return layer_outputs(self.layers, x[:, None])
-
-# %% ../nbs/23_vocoder.ipynb #3638043a
-class MultiPeriodDiscriminator(nn.ModuleList):
-    "Five discriminators, each at its period in samples, primes: (N, samples) -> five lists of layer outputs, the scores last."
-
-    def __init__(self, divisor: int = 1):  # of the paper's channels
-        super().__init__(PeriodDiscriminator(p, divisor) for p in (2, 3, 5, 7, 11))
-
-    def forward(self, x):
-        return [discriminator(x) for discriminator in self]
-
-
-class MultiScaleDiscriminator(nn.ModuleList):
-    "Three discriminators: the sound, and its means over ever more samples (Kumar et al. 2019). Output as of `MultiPeriodDiscriminator`."
-
-    def __init__(self, divisor: int = 1):  # of the paper's channels
-        super().__init__(ScaleDiscriminator(norm, divisor) for norm in (spectral_norm, weight_norm, weight_norm))
-
-    def forward(self, x):
-        outputs = []
-        for i, discriminator in enumerate(self):
-            x = F.avg_pool1d(x[:, None], 4, 2, 2)[:, 0] if i else x
-            outputs.append(discriminator(x))
-        return outputs
-
-# %% ../nbs/23_vocoder.ipynb #f4854a7b
-class Discriminators(nn.ModuleList):
-    "Both sets as one."
-
-    def __init__(self, divisor: int = 1):  # of the paper's channels
-        super().__init__([MultiPeriodDiscriminator(divisor), MultiScaleDiscriminator(divisor)])
-
-    def forward(self, x):
-        return [outputs for discriminators in self for outputs in discriminators(x)]
-
-# %% ../nbs/23_vocoder.ipynb #42d441b6
-def discriminator_loss(real: list, made: list) -> torch.Tensor:
-    "Least squares: real sounds shall score 1, generated ones 0; summed over the discriminators."
-    return sum((1 - r[-1].float()).square().mean() + m[-1].float().square().mean() for r, m in zip(real, made, strict=True))
-
-
-def adversarial_loss(made: list) -> torch.Tensor:
-    "Least squares: generated sounds shall score 1."
-    return sum((1 - m[-1].float()).square().mean() for m in made)
-
-
-def feature_loss(real: list, made: list) -> torch.Tensor:
-    "Mean absolute difference of all layers' outputs for real and generated sound, summed over layers and discriminators (Larsen et al. 2016)."
-    pairs = [pair for r, m in zip(real, made, strict=True) for pair in zip(r, m, strict=True)]
-    return sum((r.detach() - m).float().abs().mean() for r, m in pairs)
 
 # %% ../nbs/23_vocoder.ipynb #64fa8dfc
 def fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

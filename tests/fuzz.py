@@ -28,6 +28,7 @@ from specgen.audio_transformer import AST
 from specgen.autoencoder import Autoencoder
 from specgen.classifier import Classifier
 from specgen.core import SpecgenError, write_table
+from specgen.discriminators import apply_weight_norm
 from specgen.exact_inverse import invert, invert_file, reassign_file
 from specgen.flow_matching import VelocityNetwork
 from specgen.gan import GAN
@@ -37,7 +38,7 @@ from specgen.spectral_vocoder import SpectralVocoder
 from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, Representation
 from specgen.spectrogram_dataset import SpectrogramDataset
 from specgen.vae import VAE
-from specgen.vocoder import HiFiGAN, HiFiGANConfig, HiFiGANGenerator, apply_weight_norm
+from specgen.vocoder import HiFiGAN, HiFiGANConfig, HiFiGANGenerator
 
 SECONDS, MEMORY = 20, 3 << 30
 VALUES = (0, -1, 1, 2, 3, 5, 300, 2**31, 2**63, 10**30, 0.5, -0.5, 1e-300, 1e308, float("nan"), float("inf"), "", "x", "5", "0" * 3000, None, True, False,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from specgen import vocoder
 from specgen.audio import read_audio
 from specgen.core import SpecgenError
+from specgen.discriminators import Discriminators, adversarial_loss, apply_weight_norm, discriminator_loss, feature_loss, remove_weight_norm
 from specgen.augmentation import make_segments, random_segment
 from specgen.models import Preset, WaveformDataset, fit_recordings
 from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, mel_loss
@@ -19,13 +20,10 @@ from specgen.stft import stft_loss
 from specgen.training import train_adversarial
 from specgen.vocoder import (
     PUBLISHED,
-    Discriminators,
     HiFiGAN,
     HiFiGANConfig,
     HiFiGANGenerator,
-    apply_weight_norm,
     fold_weight_norm,
-    remove_weight_norm,
     speech_scores,
 )
 
@@ -89,6 +87,19 @@ def test_the_kind_of_block_is_a_number_or_a_text(tmp_path, kind, dilations):
     for written in (kind, int(kind)):
         (tmp_path / "config.json").write_text(json.dumps({**h, "resblock": written}))
         assert HiFiGAN.from_pretrained(tmp_path).to_audio(noise(1, 8, 5)).isfinite().all()
+
+
+@pytest.mark.parametrize("resblock", ["1", "2"])
+def test_long_sounds_are_made_in_stretches_without_seams(resblock, monkeypatch):
+    config = HiFiGANConfig(16, 32, (5, 4), (11, 8), resblock, (3, 5), ((1, 2), (2, 6)))
+    model, mels = randomise(HiFiGANGenerator(config)).double(), [noise(2, 16, 40).double().requires_grad_() for _ in range(3)]
+    sounds = [model(mels[0]), functional(model.state_dict(), config, mels[1])]
+    monkeypatch.setattr(vocoder, "CACHED", 1)
+    sounds.append(model(mels[2]))
+    for sound in sounds:
+        (sound / sounds[1].std().detach()).square().sum().backward()
+    for sound, own in zip(sounds, mels, strict=True):
+        assert torch.allclose(sound, sounds[1], rtol=1e-9, atol=1e-12) and torch.allclose(own.grad, mels[1].grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", ["folded", "weight_g and weight_v", "parametrizations"])
@@ -308,8 +319,8 @@ def test_discriminators_take_any_length_and_their_paper_sizes():
 
 def test_losses_of_known_scores():
     half = [[torch.full((2, 1, 9), 0.5)]] * 3
-    assert vocoder.discriminator_loss(half, half) == 1.5 and vocoder.adversarial_loss(half) == 0.75
-    assert vocoder.feature_loss([[torch.zeros(2), torch.ones(2)]], [[torch.ones(2), torch.ones(2) * 4]]) == 1 + 3
+    assert discriminator_loss(half, half) == 1.5 and adversarial_loss(half) == 0.75
+    assert feature_loss([[torch.zeros(2), torch.ones(2)]], [[torch.ones(2), torch.ones(2) * 4]]) == 1 + 3
     sound = 0.1 * noise(1, 2000)
     assert mel_loss(sound, sound, MELS) == stft_loss(sound, sound) == 0
     assert mel_loss(sound, 2 * sound, MELS).item() == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-5)
