@@ -25,15 +25,15 @@ from safetensors.torch import load_model
 from torch import nn
 
 # %% ../nbs/11_models.ipynb #78f02050
-from specgen.audio import COUNTS, check_most, check_settings, limit, whole_numbers, write_audio
-from specgen.augmentation import check_seed
-from specgen.core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
-from specgen.core import plainly, read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
-from specgen.datasets import AudioDataset, load_recordings
-from specgen.run_folder import RunFolder, code_digest, sizes, whole
-from specgen.spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
-from specgen.spectrogram_dataset import as_labels, as_values, check_finite, filled
-from specgen.stft import finite, stft_loss
+from .audio import COUNTS, check_most, check_settings, limit, whole_numbers, write_audio
+from .augmentation import check_seed
+from .core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
+from .core import plainly, read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
+from .datasets import AudioDataset, load_recordings
+from .run_folder import RunFolder, code_digest, sizes, whole
+from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
+from .spectrogram_dataset import as_labels, as_values, check_finite, filled
+from .stft import finite, stft_loss
 
 # %% ../nbs/11_models.ipynb #b023a7d9
 @dataclass(frozen=True)
