@@ -97,8 +97,7 @@ def griffin_lim(
     "A sound with (nearly) these centred-STFT magnitudes, for a whole batch at once. Raises `SpecgenError` for a wrong shape or impossible sizes."
     win_length, mag = check_sizes(n_fft, hop_length, win_length), check_magnitudes(mag, n_fft)
     length = length or (mag.shape[-1] - 1) * hop_length
-    peak = mag.amax((-2, -1), keepdim=True)
-    scale = torch.where((peak > 0) & ((peak < 1e-8) | (peak > 1e8)), peak, 1.0)  # squares of much less are zero, of much more infinite
+    scale = torch.where(((peak := mag.amax((-2, -1), keepdim=True)) > 0) & ((peak < 1e-8) | (peak > 1e8)), peak, 1.0)  # or squares are zero, or infinite
     w = constant(centred_window, window, win_length, n_fft, like=mag)
     phase = random_phase(mag, generator) if phase is None else phase.to(mag)
     target, phase = (at_least_one(as_batch(x, 2)).mT.contiguous() for x in (mag / scale, phase))
