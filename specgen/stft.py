@@ -167,7 +167,7 @@ def stft_frames(waveform: torch.Tensor, n_fft: int, hop_length: int, margin: int
 
 
 def squares(spectrum: torch.Tensor) -> torch.Tensor:
-    "|S|² of complex numbers; their absolute value takes four times as long."
+    "|S|² of complex numbers, without the root that their absolute value takes."
     return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
 
