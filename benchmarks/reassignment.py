@@ -7,7 +7,7 @@ the samples that the frames cover. --quick takes two sentences and two digits. s
 LibriSpeech utterances and made-up chords, a second each, and measure processor seconds on one thread. torch takes four seconds of each of many
 LibriSpeech speakers by `invert_batch`, one by one and as batches, beside `invert` on the same clips, with the operators that one call starts; on a GPU:
 
-    SPECGEN_DATA=... python benchmarks/reassignment.py --only torch --device cuda --batches 1,16,64
+    SPECGEN_DATA=... python benchmarks/reassignment.py --only torch --device cuda --batches 1,16,128
 """
 import argparse
 import csv
@@ -220,11 +220,12 @@ def torch_row(clips, device, threads):
 def batches(device, sizes, threads):
     "Many sounds at once on a device, as results/inverse_torch.csv."
     files = sorted((Path(os.environ["SPECGEN_DATA"]) / "librispeech").glob("*.flac"))
-    clips = [read_audio(path, 16000)[0][16000:80000].double().numpy() for path in files[3::4]]
+    sounds = [read_audio(path, 16000)[0].double().numpy() for path in files[3::4]]
+    clips = [part for k in (16000, 80000, 144000) for y in sounds if len(part := y[k : k + 64000]) == 64000]
     path, keys = Path(__file__).parent / "results/inverse_torch.csv", ("device", "threads", "clips")
     torch_row(clips[:1], device, threads)  # compiles, warms up
     for size in sizes:
-        row = torch_row((clips * (1 + size // len(clips)))[:size], device, threads)
+        row = torch_row(clips[:size], device, threads)
         print("  ", *(f"{name} {value}" for name, value in row.items()), sep="  ", flush=True)
         enter(path, [row], keys)
 

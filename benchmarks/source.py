@@ -1,14 +1,15 @@
 """The sources' own settings, trained as far as the time goes: the variational autoencoders, and the Audio Spectrogram Transformer.
 
-    SPECGEN_DATA=... python benchmarks/source.py [--only vae,mixture,transformer] [--minutes 30] [--folds 1] [--seed 0] [--out runs/source]
+    SPECGEN_DATA=... python benchmarks/source.py [--only vae,mixture,ours,transformer] [--minutes 30] [--folds 1] [--seed 0] [--out runs/source]
 
 The presets `source` take hours of two cores or minutes of a GPU. Every training stops after --minutes and goes on from its checkpoint at the next call; the
-rows say how many epochs are done, what they cost, and what the rest would (`cpu_seconds`, `rest_seconds`: of this process on one thread). Curves go to
-results/source_curves.csv, figures to results/source_vae.csv and results/source_transformer.csv, in place of older rows of the same training.
+rows say how many epochs are done, what they cost, and what the rest would (`seconds`, `rest_seconds`: of this process's processor time on one thread, or of
+the clock with a GPU, which `where` names). Curves go to results/source_curves.csv, figures to results/source_vae.csv and results/source_transformer.csv, in
+place of older rows of the same training. The trainings compute in float32, as the sources did.
 
 `vae` is the standard one: 256 x 64 at 22,050 Hz, every file scaled by its own lowest and highest value, 128 latents, 1e6 MSE + KL, batches of 64, 150 epochs.
 `mixture` has a prior of two Gaussians that start near zero, 256 latents, a posterior with a whole covariance matrix, an independent Bernoulli decoder,
-batches of 16, 15 epochs. Beside them, trained here to its end: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
+batches of 16, 15 epochs. Beside them, `ours`: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
 LibriSpeech: the recordings of strangers. `distance` compares log-mels of a sound with those of the recording, dB.
 """
 import argparse
@@ -89,13 +90,15 @@ def untrained_mixture(data, preset, seed):
 def whole_evidence(model, x, labels, seed=0):
     "As `vae.evidence`, of posteriors with whole covariances; no bits, since a Bernoulli likelihood of grey values is no density."
     generator = torch.Generator().manual_seed(seed)
-    kl = sum(len(part) * whole_loss(model, (part, labels), generator)[1]["kl"].item() for part in x.split(50)) / len(x)
+    device = next(model.parameters()).device
+    kl = sum(len(part) * whole_loss(model, (part.to(device), labels), generator)[1]["kl"].item() for part in x.split(50)) / len(x)
     return {"kl": kl, "error": rmse_db(x, model.reconstruct(x), model.representation)}
 
 
 def for_minutes(folder, minutes, work):
-    "Call `work`, which trains with checkpoints in a folder, and stop it after some minutes. Returns the seconds of processor time of all calls so far."
-    kept, start = folder / "seconds.json", time.process_time()
+    "Call `work`, which trains with checkpoints in a folder, and stop it after some minutes. Returns the seconds of all calls so far."
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    kept, start = folder / "seconds.json", clock()
     if not minutes and (folder / "checkpoint.safetensors").is_file():
         return read_json(kept)["seconds"]
     timer = threading.Timer(60 * minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -106,23 +109,24 @@ def for_minutes(folder, minutes, work):
     except KeyboardInterrupt:
         print(f"{folder}: stopped after {minutes} minutes", flush=True)
     timer.cancel()
-    seconds = time.process_time() - start + (read_json(kept)["seconds"] if kept.is_file() else 0)
+    seconds = clock() - start + (read_json(kept)["seconds"] if kept.is_file() else 0)
     write_json(kept, {"seconds": seconds})
     return seconds
 
 
 def weights_so_far(model, folder):
-    "The model with the weights of a checkpoint, in eval mode; its steps, and the steps of the whole training."
+    "The model with the weights of a checkpoint, on the processor, in eval mode; its steps, and the steps of the whole training."
     with safe_open(folder / "checkpoint.safetensors", "pt") as file:
         model.load_state_dict({name.removeprefix("model."): file.get_tensor(name) for name in file.keys() if name.startswith("model.")})
         record = file.metadata()["record"]
     done, steps = (int(record.split(f'"{name}": ')[1].split(",")[0].rstrip("}")) for name in ("step", "steps"))
-    return model.eval(), done, steps
+    return model.cpu().eval(), done, steps
 
 
 def costs(done, steps, per_epoch, seconds):
     rest = seconds / max(done, 1) * (steps - done)
-    return {"epochs": round(done / per_epoch, 2), "of": round(steps / per_epoch), "cpu_seconds": round(seconds), "rest_seconds": round(rest)}
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "one thread"
+    return {"epochs": round(done / per_epoch, 2), "of": round(steps / per_epoch), "seconds": round(seconds), "rest_seconds": round(rest), "where": where}
 
 
 def words(n=30):
@@ -169,18 +173,17 @@ def vae_rows(name, model, data, listeners, folder):
 
 
 def vae(args, title):
-    "One of the source's models as far as it goes, and beside the standard one the preset `small`."
-    recordings = load_recordings("fsdd")
-    preset = VAE.preset("source")
+    "One of the source's models as far as it goes, or ours."
+    recordings, preset = load_recordings("fsdd"), VAE.preset("small" if title == "ours" else "source")
     if title == "mixture":
         preset = preset.changed(training=dict(batch_size=16, epochs=15))
-    data, folder = VAE.prepare(recordings, preset=preset), args.out / f"{title}_{args.seed}"
-    model = untrained(data, preset, "standard", True, args.seed, {}) if title == "vae" else untrained_mixture(data, preset, args.seed)
+    data, folder = VAE.prepare(recordings, preset=preset), args.out / ("small_0" if title == "ours" else f"{title}_{args.seed}")
+    model = untrained_mixture(data, preset, args.seed) if title == "mixture" else untrained(data, preset, "standard", True, args.seed, {})
 
     def work():
-        if title == "vae":
-            return VAE.fit(data, preset=preset, out=folder, seed=args.seed, progress=False)
-        config, validate = train_config(preset, len(data.train), args.seed, "auto"), lambda model: whole_evidence(model, *data.test.tensors)
+        if title != "mixture":
+            return VAE.fit(data, preset=preset, out=folder, seed=args.seed, precision="fp32", progress=False)
+        config, validate = train_config(preset, len(data.train), args.seed, "fp32"), lambda model: whole_evidence(model, *data.test.tensors)
         return train(model, data.train, whole_loss, config, out=folder, validate=validate, title="mixture", progress=False)
 
     seconds = for_minutes(folder, args.minutes, work)
@@ -189,12 +192,6 @@ def vae(args, title):
     model, done, steps = weights_so_far(model, folder)
     cost = costs(done, steps, -(-len(data.train) // preset.training["batch_size"]), seconds)
     rows = [{**row, **cost} for row in vae_rows(title, model, data, listeners, folder)]
-    if title == "vae":
-        small = VAE.prepare(recordings, preset="small")
-        ours = args.out / "small_0"
-        spent = for_minutes(ours, 60, lambda: VAE.fit(small, preset="small", out=ours, seed=0, progress=False))
-        model, done, steps = weights_so_far(untrained(small, VAE.preset("small"), "standard", True, 0, {}), ours)
-        rows += [{**row, **costs(done, steps, -(-len(small.train) // 32), spent)} for row in vae_rows("ours", model, small, listeners, ours)]
     enter(RESULTS / "source_vae.csv", rows, ("model", "sound"))
     enter(RESULTS / "source_curves.csv", curve(f"{title} {args.seed}", folder, ("loss", "kl", "error", "val_kl", "val_error")), ("training", "step", "name"))
     for row in rows:
@@ -206,7 +203,8 @@ def transformer(args):
     recordings, preset = load_recordings("esc10"), AST.preset("source")
     for fold in args.folds:
         data, folder = AST.prepare(recordings, preset=preset, by="fold", test=fold), args.out / f"transformer_{fold}_{args.seed}"
-        seconds = for_minutes(folder, args.minutes, lambda data=data, folder=folder: AST.fit(data, out=folder, preset=preset, seed=args.seed, progress=False))
+        how = dict(out=folder, preset=preset, seed=args.seed, precision="fp32", progress=False)
+        seconds = for_minutes(folder, args.minutes, lambda data=data, how=how: AST.fit(data, **how))
         model, done, steps = weights_so_far(start_model(data, preset, args.seed), folder)
         cost = costs(done, steps, len(data.train) / preset.training["batch_size"], seconds)
         row = {"model": "source", "fold": fold, "seed": args.seed, **model.evaluate(data), **cost}
@@ -218,7 +216,7 @@ def transformer(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="vae,mixture,transformer", help="which, with commas between")
+    parser.add_argument("--only", default="vae,mixture,ours,transformer", help="which, with commas between")
     parser.add_argument("--minutes", type=float, default=30, help="of every training in this call; 0 scores what there is")
     parser.add_argument("--folds", type=lambda text: tuple(map(int, text.split(","))), default=(1, 2, 3, 4, 5), help="of the transformer")
     parser.add_argument("--seed", type=int, default=0)

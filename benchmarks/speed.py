@@ -1,6 +1,7 @@
 """Speed against the peers, every job in one run: `make bench`, at most twenty minutes on two quiet cores.
 
     [SPECGEN_DATA=...] python benchmarks/speed.py [--only log_mel,hifi_gan] [--threads 1,2] [--out results/speed.csv] [--seconds 22] [--compare] [--small]
+    python benchmarks/speed.py --device cuda --threads 1 --out benchmarks/results/speed_gpu.csv       # what runs on the device, beside peers there
 
 A process for each number of threads times the works of each job (`speed_jobs.py`) by turns, after a call that doesn't count. A row is one job, method and
 number of threads: median seconds of a call, the rate, and the ratio to its peer: the median over the rounds of the peer's seconds by its own, so that a
@@ -21,17 +22,20 @@ RESULTS = Path(__file__).parent / "results" / "speed.csv"
 COLUMNS = ("job", "method", "threads", "seconds", "spread", "rate", "unit", "ratio", "peer", "goal", "met", "note", "machine")
 
 
-def rounds_of(job, small, budget=22):
-    "Seconds of every work in every round; each second round goes backwards. Rounds end with the budget of seconds, if they are enough by then."
+def rounds_of(job, small, budget=22, finish=lambda: None):
+    """Seconds of every work in every round; each second round goes backwards. Rounds end with the budget of seconds, if they are enough by then.
+    `finish` waits for what a device still computes."""
     seconds, names = {name: [] for name in job.works}, list(job.works)
     for name in names if job.warm else ():
         job.works[name]()
+        finish()
     least, most = (1, 1) if small else job.rounds
     start, n = time.perf_counter(), 0
     while n < least or n < most and (time.perf_counter() - start) * (n + 1) / n < budget:
         for name in names[:: -1 if n % 2 else 1]:
             tick = time.perf_counter()
             own = job.works[name]()
+            finish()
             seconds[name].append(own if isinstance(own, float) else time.perf_counter() - tick)
         n += 1
     for name, choices in job.best.items():
@@ -55,7 +59,7 @@ def rows_of(job, seconds, threads, machine):
     return rows
 
 
-def measure(only, threads, small, budget, out):
+def measure(only, threads, small, budget, out, device):
     "Time the jobs in this process, and write their rows."
     import torch
     from common import machine
@@ -64,14 +68,16 @@ def measure(only, threads, small, budget, out):
     from specgen.core import write_table
 
     torch.set_num_threads(threads)
-    rows = []
+    rows, device = [], torch.device(device)
+    wait = getattr(torch, device.type).synchronize
+    finish, where = (lambda: None, machine()) if device.type == "cpu" else (wait, f"{torch.cuda.get_device_name(device)}, {machine()}")
     with tempfile.TemporaryDirectory() as scratch:
         for make in JOBS:
-            if not only or make.__name__ in only:
+            if make.__name__ in only if only else device.type == "cpu" or make is not corpus:
                 tick = time.perf_counter()
                 torch.manual_seed(0)
-                job = make(small, threads, *([Path(scratch)] if make is corpus else []))
-                rows += rows_of(job, rounds_of(job, small, budget), threads, machine())
+                job = make(small, threads, device, *([Path(scratch)] if make is corpus else []))
+                rows += rows_of(job, rounds_of(job, small, budget, finish), threads, where)
                 print(f"{threads} threads, {job.name}: {time.perf_counter() - tick:.0f} s", file=sys.stderr, flush=True)
                 write_table(out, rows, COLUMNS)
 
@@ -112,7 +118,7 @@ def run(threads, arguments, part):
     "Measure in a process of its own, which sees so many threads from its start."
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     command = [sys.executable, __file__, "--measure", "--threads", str(threads), "--only", arguments.only, "--out", str(part)]
-    command += ["--seconds", str(arguments.seconds), *["--small"] * arguments.small]
+    command += ["--seconds", str(arguments.seconds), "--device", arguments.device, *["--small"] * arguments.small]
     subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"})
 
 
@@ -172,6 +178,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", default="", help="names of jobs, functions of speed_jobs.py")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda")
     parser.add_argument("--compare", action="store_true", help="beside the table that is there, which stays")
     parser.add_argument("--seconds", type=float, default=22, help="for the rounds of a job")
     parser.add_argument("--small", action="store_true", help="once, on little")
@@ -181,6 +188,6 @@ if __name__ == "__main__":
     if args.prepare:
         prepare(args.prepare[0], Path(args.prepare[1]), int(args.threads))
     elif args.measure:
-        measure([name for name in args.only.split(",") if name], int(args.threads), args.small, args.seconds, args.out)
+        measure([name for name in args.only.split(",") if name], int(args.threads), args.small, args.seconds, args.out, args.device)
     else:
         bench(args)

@@ -1,5 +1,7 @@
 """The jobs of `benchmarks/speed.py`: each a function that makes a `Job`, with its peers set up to do the same work on the same input.
 
+A device is where torch computes; librosa, kaldi-native-fbank and the peers that call them are on the processor in any case.
+
 No data is needed: sounds are made up. Phase retrieval and the exact inverse take recordings (fsdd/recordings, speech) where `SPECGEN_DATA` names them.
 """
 import math
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 
 from specgen.audio import import_torchaudio, read_audio
 from specgen.audio_transformer import AST
+from specgen.batch_inverse import invert_batch
 from specgen.classifier import Classifier, classification_loss
 from specgen.datasets import load_recordings
 from specgen.exact_inverse import invert
@@ -68,16 +71,16 @@ def made_up(n, samples, seed=0):
 
 
 def difference(a, b):
-    return f"largest difference {(torch.as_tensor(a) - torch.as_tensor(b)).abs().max().item():.0e}"
+    return f"largest difference {(torch.as_tensor(a).cpu() - torch.as_tensor(b).cpu()).abs().max().item():.0e}"
 
 
-def log_mel(small, threads):
+def log_mel(small, threads, device):
     n = 20 if small else 200
-    clips, mel = made_up(n, 16000), dict(n_fft=400, hop_length=160, n_mels=64)
-    theirs, ours = torchaudio.transforms.MelSpectrogram(16000, **mel), LogMel.librosa(sample_rate=16000, **mel).encode
+    clips, mel = made_up(n, 16000).to(device), dict(n_fft=400, hop_length=160, n_mels=64)
+    theirs, ours = torchaudio.transforms.MelSpectrogram(16000, **mel).to(device), LogMel.librosa(sample_rate=16000, **mel).encode
     batches = {"single": 1, "batch 50": 50, "batch 200": 200}
     batched = lambda encode, size: lambda: [encode(part) for part in (clips.split(size) if size > 1 else clips)]  # noqa: E731
-    works = {"librosa, single": lambda: [librosa.feature.melspectrogram(y=x, sr=16000, **mel) for x in clips.numpy()]}
+    works = {"librosa, single": lambda: [librosa.feature.melspectrogram(y=x, sr=16000, **mel) for x in clips.cpu().numpy()]}
     for name, size in batches.items():
         works |= {f"torchaudio, {name}": batched(theirs, size), f"specgen, {name}": batched(ours, size)}
     best = {f"{who}, best batch": [f"{who}, {name}" for name in batches] for who in ("torchaudio", "specgen")}
@@ -87,11 +90,11 @@ def log_mel(small, threads):
     return Job("log-mel, 1 s at 16 kHz", "clips", n, works, peers, best, {"specgen, best batch": lambda: "with the logarithm, which torchaudio's has not"})
 
 
-def fbank(small, threads):
+def fbank(small, threads, device):
     import kaldi_native_fbank as knf
 
     n = 10 if small else 100
-    clips, options = made_up(n, 16000), knf.FbankOptions()
+    clips, options = made_up(n, 16000).to(device), knf.FbankOptions()
     options.frame_opts.dither, options.frame_opts.window_type, options.mel_opts.num_bins = 0.0, "hanning", 80
     settings = dict(num_mel_bins=80, window_type="hanning", dither=0.0)
 
@@ -105,7 +108,7 @@ def fbank(small, threads):
     kaldi = torchaudio.compliance.kaldi.fbank
     works = {
         "compliance.kaldi, single": lambda: [kaldi(x[None], **settings) for x in clips],
-        "kaldi-native-fbank, single": lambda: [native(x) for x in clips.numpy()],
+        "kaldi-native-fbank, single": lambda: [native(x) for x in clips.cpu().numpy()],
         "specgen, single": lambda: [ours.encode(x) for x in clips],
         "specgen, batch 50": lambda: [ours.encode(part) for part in clips.split(50)],
     }
@@ -114,11 +117,11 @@ def fbank(small, threads):
     peers = {"specgen, best": ("compliance.kaldi, single", 1.5), "specgen, best, beside kaldi-native-fbank": ("kaldi-native-fbank, single", 3.0)}
     mine = ours.encode(clips[0]).mT
     notes = {"specgen, best": lambda: difference(mine, kaldi(clips[:1], **settings))}
-    notes["specgen, best, beside kaldi-native-fbank"] = lambda: difference(mine, native(clips[0].numpy()))
+    notes["specgen, best, beside kaldi-native-fbank"] = lambda: difference(mine, native(clips[0].cpu().numpy()))
     return Job("Kaldi filterbank of 80 bands, 1 s at 16 kHz", "clips", n, works, peers, best, notes)
 
 
-def reassigned(small, threads):
+def reassigned(small, threads, device):
     n, settings = 4 if small else 16, dict(sr=16000, n_fft=80, hop_length=20, window="hamming", center=False, fill_nan=True)
     clips = np.stack([synthetic_voice(16000, 2.0, seed) for seed in range(n)])
 
@@ -128,37 +131,50 @@ def reassigned(small, threads):
 
     works, peers, notes = {}, {}, {}
     for name, goal, x in (("float32", 3.0, clips.astype(np.float32)), ("float64", 1.5, clips)):
-        works |= {f"librosa, {name}": partial(theirs, x), f"specgen, {name}": partial(reassigned_spectrogram, torch.from_numpy(x), **settings)}
+        works |= {f"librosa, {name}": partial(theirs, x), f"specgen, {name}": partial(reassigned_spectrogram, torch.from_numpy(x).to(device), **settings)}
         peers[f"specgen, {name}"] = f"librosa, {name}", goal if threads == 1 else None
-    notes["specgen, float64"] = lambda: difference(reassigned_spectrogram(torch.from_numpy(clips[0]), **settings)[0], theirs(clips[:1])[0][0]) + " Hz"
+    ours = works["specgen, float64"]
+    notes["specgen, float64"] = lambda: difference(ours()[0][0], theirs(clips[:1])[0][0]) + " Hz"
     return Job("reassigned spectrogram, 2 s at 16 kHz", "clips", n, works, peers, notes=notes)
 
 
-def phases(small, threads):
+def phases(small, threads, device):
     n, settings, root = 4 if small else 40, dict(n_fft=512, hop_length=128), os.environ.get("SPECGEN_DATA")
     paths = sorted(Path(root).glob("fsdd/recordings/*.wav")) if root else []
     if paths:
         clips = [read_audio(p)[0] for p in paths[:: len(paths) // n][:n]]
     else:
         clips = load_recordings("digits").subset(range(0, 40 * n, 40)).waveforms(8000)
-    mags = [stft(x, **settings).abs() for x in clips]
-    peer = lambda mag, length: torch.from_numpy(librosa.griffinlim(mag.numpy(), n_iter=32, length=length, random_state=0, **settings))  # noqa: E731
+    mags = [stft(x.to(device), **settings).abs() for x in clips]
+    peer = lambda mag, length: torch.from_numpy(librosa.griffinlim(mag.cpu().numpy(), n_iter=32, length=length, random_state=0, **settings))  # noqa: E731
     ways = {"librosa.griffinlim, 32 iterations": peer, "specgen, gradients alone": partial(phase_retrieval, method="pghi")}
-    ways |= {f"specgen, gradients and {n_iter} iterations": partial(phase_retrieval, n_iter=n_iter) for n_iter in (10, 32, 60, 100, 140, 200)}
+    ways |= {f"specgen, gradients and {n_iter} iterations": partial(phase_retrieval, n_iter=n_iter) for n_iter in (10, 32, 60, 80, 140)}
     ways = {name: way if way is peer else lambda mag, length, way=way: way(mag, length=length, **settings) for name, way in ways.items()}
     works = {name: lambda way=way: [way(mag, len(x)) for mag, x in zip(mags, clips, strict=True)] for name, way in ways.items()}
-    level = {name: float(np.mean([spectral_convergence(m, y, **settings).item() for m, y in zip(mags, work(), strict=True)])) for name, work in works.items()}
+    reached = lambda work: np.mean([spectral_convergence(m, y.to(device), **settings).item() for m, y in zip(mags, work(), strict=True)])  # noqa: E731
+    level = {name: float(reached(work)) for name, work in works.items()}
     enough = next((name for name in ways if level[name] <= -35), list(ways)[-1])  # the fewest iterations
     peers = {name: (list(ways)[0], 2.0 if name == enough else None) for name in list(ways)[1:]}
     notes = {name: lambda name=name: f"{level[name]:.1f} dB" + (" (wanted: -35 dB)" if name == enough else "") for name in works}
     return Job(f"phase retrieval, {'FSDD' if paths else 'synthetic digits'}", "clips", n, works, peers, notes=notes)
 
 
-def exact_inverse(small, threads):
+def batched_inverse(features, sound, settings, device, clips):
+    "The exact inverse on a device, where many clips go at once; each begins at another place of the features, so that no two are the same."
+    parts, ends = [[torch.from_numpy(part[:, k:]).to(device) for k in range(clips)] for part in features], []
+    works = {f"specgen, {clips} clips at once": lambda: ends.append(invert_batch(*parts, **settings)[0])}
+    error = lambda: max(mse_up_to_sign(y.cpu().numpy(), sound[20 * k :][: len(y)]) for k, y in enumerate(ends[-1]))  # noqa: E731
+    notes, peers = {name: lambda: f"mean square error {error():.0e} at most" for name in works}, {name: (REAL_TIME, 50.0) for name in works}
+    return Job("exact inverse, in a batch", "s of sound", clips * len(sound) / 16000, works, peers, notes=notes, rounds=(2, 5))
+
+
+def exact_inverse(small, threads, device):
     root, settings = os.environ.get("SPECGEN_DATA"), dict(sr=16000, n_fft=80, hop_length=20, window="hamming", center=False)
     path, seconds = next(iter(sorted(Path(root or "-").glob("speech/*.wav"))), None), 1 if small else 4
     sound = read_audio(path, 16000)[0].double().numpy()[: 16000 * seconds] if path else synthetic_voice(16000, seconds)
     features = [part.numpy() for part in reassigned_spectrogram(torch.from_numpy(sound), **settings, fill_nan=True, clip=False)]
+    if device.type != "cpu":
+        return batched_inverse(features, sound, settings, device, 2 if small else 64)
     work, answers = partial(invert, *features, **settings, workers=threads, progress=False), []
     name = f"specgen, {threads} worker{'s' * (threads > 1)}"
     works = {name: lambda: answers.append(work()[0])}
@@ -183,13 +199,13 @@ def plain_generator(state, config, x):
     return torch.tanh(conv("conv_post", F.leaky_relu(x, 0.01)))[:, 0]
 
 
-def hifi_gan(small, threads):
-    generator = HiFiGANGenerator(PUBLISHED["v3"]).eval().requires_grad_(False)
+def hifi_gan(small, threads, device):
+    generator = HiFiGANGenerator(PUBLISHED["v3"]).eval().requires_grad_(False).to(device)
     for p in generator.parameters():
         torch.nn.init.normal_(p, std=0.03)
     state, works, amount, peers, notes = generator.state_dict(), {}, {}, {}, {}
     for frames in (86,) if small else (86, 861):
-        mels, seconds = torch.randn(1, 80, frames), round(frames * 256 / 22050)
+        mels, seconds = torch.randn(1, 80, frames).to(device), round(frames * 256 / 22050)
         plain, ours = f"conv1d, {seconds} s", f"specgen, {seconds} s"
         works |= {plain: partial(plain_generator, state, generator.config, mels), ours: partial(generator, mels)}
         amount |= dict.fromkeys((plain, ours), frames * 256 / 22050)
@@ -228,7 +244,7 @@ def prepared(folder, who, threads):
     return float(seconds), float(megabytes)
 
 
-def corpus(small, threads, scratch):
+def corpus(small, threads, device, scratch):
     sizes, peaks = (20, 40) if small else (200, 800), {}
     for n in sizes:
         write_corpus(scratch / f"{n}", n)
@@ -275,7 +291,7 @@ def stepper(model, loss, batches):
     return step, losses
 
 
-def unet_step(small, threads):
+def unet_step(small, threads, device):
     torch.manual_seed(0)
     size = 4 if small else 32
     models = {"diffusers UNet2DModel": PaddedUNet(), "specgen": VelocityNetwork(10, "unet", dict(channels=(64, 128, 256)), 768)}
@@ -284,16 +300,16 @@ def unet_step(small, threads):
     rng = torch.Generator().manual_seed(0)
     prototypes = torch.randn(10, 6, 64, generator=rng)
     labels = torch.randint(0, 10, (8, size), generator=rng)
-    batches = [(0.8 * prototypes[y] + 0.6 * torch.randn(size, 6, 64, generator=rng), y) for y in labels]
-    steps = {name: stepper(model, FlowMatcher(10).loss, batches) for name, model in models.items()}
+    batches = [((0.8 * prototypes[y] + 0.6 * torch.randn(size, 6, 64, generator=rng)).to(device), y.to(device)) for y in labels]
+    steps = {name: stepper(model.to(device), FlowMatcher(10).loss, batches) for name, model in models.items()}
     works = {name: step for name, (step, _) in steps.items()}
     told = lambda name, losses: f"{weights[name] / 1e6:.2f} M weights, loss {np.mean(losses[-3:]):.3f} after {len(losses)} steps"  # noqa: E731
     notes = {name: partial(told, name, losses) for name, (_, losses) in steps.items()}
     return Job(f"U-Net training step, batch {size}", "latents", size, works, {"specgen": ("diffusers UNet2DModel", 2.0)}, notes=notes)
 
 
-def ten_digits(small, threads):
-    model = DigitGenerator.from_pretrained("specgen/flow-digits")
+def ten_digits(small, threads, device):
+    model = DigitGenerator.from_pretrained("specgen/flow-digits").to(device)
     labels, student = model.labels("0123456789"), StepNetwork.begin(model.flow).eval()
     draw = {
         "50 Euler steps": partial(model.flow.sample, labels, steps=50),
@@ -308,7 +324,7 @@ def ten_digits(small, threads):
     return Job("ten digits, end to end", "words", 10, works, peers)
 
 
-def transformer(small, threads):
+def transformer(small, threads, device):
     from transformers import ASTConfig, ASTForAudioClassification
     from transformers.utils.logging import disable_progress_bar
 
@@ -319,8 +335,8 @@ def transformer(small, threads):
     theirs = ASTForAudioClassification(ASTConfig(**sizes, num_labels=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
-        ours = AST.from_pretrained(folder)
-    x, y = torch.randn(n, 128, 256), torch.arange(n)
+        ours = AST.from_pretrained(folder).to(device)
+    x, y, theirs = torch.randn(n, 128, 256).to(device), torch.arange(n).to(device), theirs.to(device)
     calls = {"transformers ASTModel": lambda x: theirs(x.mT).logits, "specgen": ours}
     same = difference(*(call(x).detach() for call in calls.values()))
     works = {f"{name}, forward": torch.no_grad()(partial(call, x)) for name, call in calls.items()}
@@ -330,19 +346,19 @@ def transformer(small, threads):
     return Job(f"transformer of 128 bands x 256 frames, batch {n}", "spectrograms", n, works, peers, notes={"specgen, forward": lambda: same})
 
 
-def classifier(small, threads):
+def classifier(small, threads, device):
     n, size, steps = 256, 64, 4 if small else 24
     x, y = torch.randn(n, 48, 64), torch.arange(n) % 10
     mels = LogMel(n_mels=48)
     models = [Classifier(classes=list("0123456789"), representation=mels.to_dict(), size=(48, 64)) for _ in range(2)]
 
     def plain():
-        model, loader = models[0].train(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), size, shuffle=True)
+        model, loader = models[0].train().to(device), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), size, shuffle=True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps * size // n):
             for batch, labels in loader:
-                loss = F.cross_entropy(model(batch), labels)
+                loss = F.cross_entropy(model(batch.to(device)), labels.to(device))
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -351,28 +367,28 @@ def classifier(small, threads):
 
     config = TrainConfig(steps, batch_size=size, precision="fp32")
     loss = partial(classification_loss, n_classes=10, representation=mels)
-    works = {"plain torch": plain, "specgen": partial(train, models[1], (x, y), loss, config, progress=False)}
+    works = {"plain torch": plain, "specgen": partial(train, models[1], (x, y), loss, config, device=device, progress=False)}
     return Job(f"classifier, {steps} training steps and their batches", "spectrograms", steps * size, works, {"specgen": ("plain torch", 1.0)})
 
 
-def length_curve(small, threads):
+def length_curve(small, threads, device):
     "How the cost grows with the length of a sound."
     works, amount = {}, {}
     for seconds in (1, 10) if small else (1, 10, 60, 300):
-        sound, name = made_up(1, 16000 * seconds)[0], f"{seconds} s"
+        sound, name = made_up(1, 16000 * seconds)[0].to(device), f"{seconds} s"
         works |= {f"log-mel, {name}": partial(LogMel(sample_rate=16000, n_fft=400, hop_length=160, n_mels=64).encode, sound)}
         works |= {f"reassigned, {name}": partial(reassigned_spectrogram, sound, sr=16000, n_fft=80, hop_length=20, window="hamming", center=False)}
         amount |= {f"log-mel, {name}": seconds, f"reassigned, {name}": seconds}
     return Job("over length, 16 kHz", "s of sound", amount, works)
 
 
-def batch_curve(small, threads):
+def batch_curve(small, threads, device):
     "How the cost of a spectrogram, and of a network's call, grows with the batch."
-    works, amount, network = {}, {}, VelocityNetwork(10, "unet", dict(channels=(64, 128, 256)), 768).eval().requires_grad_(False)
+    works, amount, network = {}, {}, VelocityNetwork(10, "unet", dict(channels=(64, 128, 256)), 768).eval().requires_grad_(False).to(device)
     for n in (1, 4) if small else (1, 4, 16, 64):
-        clips, x = made_up(n, 16000), torch.randn(n, 6, 64)
+        clips, x = made_up(n, 16000).to(device), torch.randn(n, 6, 64).to(device)
         works |= {f"log-mel, {n}": partial(LogMel(sample_rate=16000, n_fft=400, hop_length=160, n_mels=64).encode, clips)}
-        works |= {f"U-Net, {n}": partial(network, x, torch.full((n,), 0.5), torch.zeros(n, dtype=torch.long))}
+        works |= {f"U-Net, {n}": partial(network, x, torch.full((n,), 0.5, device=device), torch.zeros(n, dtype=torch.long, device=device))}
         amount |= {f"log-mel, {n}": n, f"U-Net, {n}": n}
     return Job("over batch", "items", amount, works)
 
