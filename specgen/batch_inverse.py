@@ -80,17 +80,18 @@ def new_samples(n: int, hop: int, device: torch.device) -> torch.Tensor:  # (2, 
 
 
 def retry(frames: Frames, found, wanted, use: torch.Tensor, rows: np.ndarray, place: torch.Tensor, tries: int, seed: int) -> None:
-    "Starts of noise where the start of zeros did not arrive; `found` (start, x, cost) are changed, `wanted` are as in `search`."
+    "Starts of noise, all at once, where the start of zeros did not arrive; `found` (start, x, cost) are changed, `wanted` are as in `search`."
     (base, x, cost), (target, weight, accept, goal) = found, wanted
-    for attempt in range(1, tries):
-        bad = ((cost >= accept) & use).any(0).nonzero()[:, 0]
-        if len(bad) == 0:
-            break
-        loud = (base[:, bad] ** 2).mean(-1, keepdim=True).sqrt() * 2.0 ** (attempt % 3 - 1)
-        again = base[:, bad] + (noise(rows, frames.hop, seed, attempt, x.device)[:, bad] * loud) @ place
-        again, lower = search(again, target[:, bad], weight[:, bad], goal[:, bad], frames, 25, 1e-3, place)
-        x[:, bad] = torch.where((lower < cost[:, bad])[..., None], again, x[:, bad])
-        cost[:, bad] = torch.minimum(cost[:, bad], lower)
+    bad = ((cost >= accept) & use).any(0).nonzero()[:, 0]
+    if tries == 1 or len(bad) == 0:
+        return
+    loud, many = (base[:, bad] ** 2).mean(-1, keepdim=True).sqrt(), lambda v: v[:, bad].repeat(1, tries - 1, *[1] * (v.dim() - 2))
+    starts = [(noise(rows, frames.hop, seed, k, x.device)[:, bad] * loud * 2.0 ** (k % 3 - 1)) @ place for k in range(1, tries)]
+    again, lower = search(many(base) + torch.cat(starts, 1), many(target), many(weight), many(goal), frames, 25, 1e-3, place)
+    lower, best = lower.unflatten(1, (tries - 1, -1)).min(1)
+    again = again.unflatten(1, (tries - 1, -1)).gather(1, best[:, None, :, None].expand(-1, 1, -1, x.shape[-1]))[:, 0]
+    x[:, bad] = torch.where((lower < cost[:, bad])[..., None], again, x[:, bad])
+    cost[:, bad] = torch.minimum(cost[:, bad], lower)
 
 # %% ../nbs/29a_batch_inverse.ipynb #ba290014
 HISTORY = 6  # solved frames behind that are settled along
