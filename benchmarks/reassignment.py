@@ -192,7 +192,7 @@ class Operators(TorchDispatchMode):
 
 def count_operators(batch):
     "How many operators the call starts, its tensors in parts as large as on a GPU."
-    parts_of = [patch.object(module, "part_bytes", lambda x: 1_000_000_000) for module in (batch_solver, batch_inverse)]
+    parts_of = [patch.object(module, "part_bytes", lambda x: 2_000_000_000) for module in (batch_solver, batch_inverse)]
     with parts_of[0], parts_of[1], Operators() as operators:
         batch()
     return operators.count

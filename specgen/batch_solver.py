@@ -32,7 +32,6 @@ class Frames(NamedTuple):
     hop: int  # samples
     starts: list[int]  # first frame of each clip
     block: int  # frames in the least number of hops that covers a frame
-    recorded: dict  # on a GPU: iterations of `search`, by the shape of their tensors
 
 # %% ../nbs/28a_batch_solver.ipynb #ba280009
 def stack_clips(parts: list[Equations], device: torch.device) -> Frames:
@@ -47,7 +46,7 @@ def stack_clips(parts: list[Equations], device: torch.device) -> Frames:
         filled = [np.concatenate([v, np.full((k - len(v), *v.shape[1:]), float(name == "scale"))]) for k, v in zip(slots, given, strict=True)]
         rows.append(torch.from_numpy(np.concatenate(filled)).to(device))
     basis, mix = (torch.from_numpy(np.asarray(v, float)).to(device) for v in (np.stack(basis, 1), MIX))
-    return Frames(*rows, basis, mix, hop, [0, *np.cumsum(slots).tolist()], block, {})
+    return Frames(*rows, basis, mix, hop, [0, *np.cumsum(slots).tolist()], block)
 
 # %% ../nbs/28a_batch_solver.ipynb #ba280011
 def products(spec: torch.Tensor) -> torch.Tensor:  # (..., 6, bins) to (..., 3, bins)
@@ -107,11 +106,6 @@ class State(NamedTuple):
         return State(*(v[:, index] for v in self))
 
 # %% ../nbs/28a_batch_solver.ipynb #ba280019
-def solve(factor: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (..., n, n), (..., n, k) to (..., n, k)
-    "x of L L' x = y: two triangular systems, which a GPU solves in a batch; `cholesky_solve` goes from matrix to matrix there."
-    return torch.linalg.solve_triangular(factor.mT, torch.linalg.solve_triangular(factor, y, upper=False), upper=True)
-
-
 def damped_step(s: State, frames: Frames, columns: torch.Tensor, place: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "Steps (sides, items, samples), the gain in cost that each promises, and whether its system was positive definite."
 
@@ -123,10 +117,10 @@ def damped_step(s: State, frames: Frames, columns: torch.Tensor, place: torch.Te
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal += (s.damp * diagonal.mean(-1))[..., None]
     factor, info = torch.linalg.cholesky_ex(gram)
-    step = solve(factor, slope[..., None])[..., 0]
+    step = torch.cholesky_solve(slope[..., None], factor)[..., 0]
     gain, whole = (slope * step).sum(-1), step if place is None else step @ place
     bend = gradient(products(spectra(whole, frames.basis, frames.hop)) * s.weight)
-    bend = solve(factor, bend[..., None])[..., 0]
+    bend = torch.cholesky_solve(bend[..., None], factor)[..., 0]
     step = torch.where(((bend**2).sum(-1) < 0.5 * (step**2).sum(-1))[..., None], step + bend, step)
     return step if place is None else step @ place, gain, info == 0
 
@@ -151,66 +145,12 @@ def iterate(s: State, frames: Frames, columns, place) -> State:
     done = s.done | stuck | (cost <= s.goal) | (damp > 1e3)
     return State(x, s.target, s.weight, s.goal, damp, cost, done, torch.where(three, spec, s.spec), torch.where(three, residual, s.residual))
 
-# %% ../nbs/28a_batch_solver.ipynb #ba280033
-def recorded(step, device: torch.device):
-    "The function as it is, or on a GPU its kernels as one CUDA graph. It takes nothing and returns nothing: what it works on must stay where it is."
-    if device.type != "cuda":
-        return step
-    stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):  # libraries make their workspaces before anything is recorded
-        step()
-        step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-class Recording:
-    "Iterations of so many searches in tensors of its own."
-
-    def __init__(self, size: int, s: State, frames: Frames, columns: torch.Tensor, place: torch.Tensor | None):
-        self.s = State(*(v.new_zeros(v.shape[0], size, *v.shape[2:]) for v in s))
-        self.columns, self.place = columns.clone(), place if place is None else place.clone()
-        self.step = recorded(lambda: self.set(iterate(self.s, frames, self.columns, self.place)), s.x.device)
-
-    def set(self, s: State) -> None:
-        for own, new in zip(self.s, s, strict=True):
-            if own is not new:
-                own[:, : new.shape[1]].copy_(new)
-
-    def advance(self, s: State, columns, place, iters: int) -> State:
-        "The searches after some more iterations; the answer's tensors change with the next call."
-        self.s.done.fill_(True)
-        self.set(s)
-        self.columns.copy_(columns)
-        if place is not None:
-            self.place.copy_(place)
-        for _ in range(iters):
-            self.step()
-        return State(*(v[:, : s.x.shape[1]] for v in self.s))
-
 # %% ../nbs/28a_batch_solver.ipynb #ba280023
 def part_bytes(x: torch.Tensor) -> int:
     "How much of the derivatives is made at once: what a processor's cache holds, or a part of a GPU's memory."
-    return 2_000_000 if x.device.type == "cpu" else 1_000_000_000
+    return 2_000_000 if x.device.type == "cpu" else 2_000_000_000
 
 
-AT_ONCE = 4  # iterations of a recording before it is seen which searches are done
-
-
-def advance(s: State, frames: Frames, columns: torch.Tensor, place: torch.Tensor | None, iters: int) -> tuple[State, int]:
-    "The searches after an iteration, or on a GPU after some; and how many."
-    if s.x.device.type != "cuda":
-        return iterate(s, frames, columns, place), 1
-    size, n = 1 << (s.x.shape[1] - 1).bit_length(), min(iters, AT_ONCE)
-    key = size, s.target.shape[2], columns.shape
-    if key not in frames.recorded:
-        frames.recorded[key] = Recording(size, s, frames, columns, place)
-    return State(*(v.clone() for v in frames.recorded[key].advance(s, columns, place, n))), n
-
-# %% ../nbs/28a_batch_solver.ipynb #ba280034
 def search(x, target, weight, goal, frames: Frames, iters: int, damp: float, place: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The samples x (sides, items, samples) so that their frames agree, and their costs (sides, items).
 
@@ -223,14 +163,14 @@ def search(x, target, weight, goal, frames: Frames, iters: int, damp: float, pla
     cost, spec, residual = evaluate(x, target, weight, frames)
     s = State(x, target, weight, goal, torch.full_like(cost, damp), cost, cost <= goal, spec, residual)
     out, costs, live = x.clone(), cost.clone(), torch.arange(x.shape[1], device=x.device)
-    while iters and len(live):
+    for _ in range(iters):
         open_items = (~s.done).any(0).nonzero()[:, 0]
         if len(open_items) < 0.8 * len(live):
             out[:, live], costs[:, live] = s.x, s.cost
             s, live = s.where(open_items), live[open_items]
-        if len(live):
-            s, made = advance(s, frames, columns, place, iters)
-            iters -= made
+        if len(live) == 0:
+            break
+        s = iterate(s, frames, columns, place)
     out[:, live], costs[:, live] = s.x, s.cost
     return out, costs
 
@@ -252,9 +192,9 @@ def solve_blocks(diagonal: torch.Tensor, upper: torch.Tensor, y: torch.Tensor) -
     Block cyclic reduction: every second block is eliminated, all of them at once, until one is left."""
     m, half = y.shape[1], len(y) // 2
     if half == 0:
-        return solve(torch.linalg.cholesky_ex(diagonal)[0], y[..., None])[..., 0]
+        return torch.cholesky_solve(y[..., None], torch.linalg.cholesky_ex(diagonal)[0])[..., 0]
     before, after = upper[::2][:half], upper[1::2]
-    solved = solve(torch.linalg.cholesky_ex(diagonal[1::2])[0], torch.cat([before.mT, after, y[1::2, :, None]], 2))
+    solved = torch.cholesky_solve(torch.cat([before.mT, after, y[1::2, :, None]], 2), torch.linalg.cholesky_ex(diagonal[1::2])[0])
     left, right, own = solved.split([m, m, 1], 2)
     even, rest, behind = diagonal[::2].clone(), y[::2].clone(), len(y) - half - 1
     even[:half] -= before @ left
