@@ -78,7 +78,7 @@ def test_it_runs_from_the_wheel(built, tmp_path):
     for words in (["--version"], ["--help"]):
         done = subprocess.run([sys.executable, "-m", "specgen", *words], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0 and "specgen" in done.stdout, done.stderr
-    probe = "import specgen, specgen.models as m; print(specgen.__file__); print(*m.shipped_models())"
+    probe = "import specgen, specgen.saved as m; print(specgen.__file__); print(*m.shipped_models())"
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, env=env, check=True, capture_output=True, text=True)
     place, names = done.stdout.splitlines()
     assert place.startswith(str(tmp_path)) and names.split() == [f"specgen/{name}" for name in WEIGHTS]
