@@ -27,6 +27,8 @@ from .augmentation import check_seed
 from .core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
 from .core import read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
 from .datasets import AudioDataset, load_recordings
+from .levels import for_listening
+from .levels import joined as one_after_another
 from .run_folder import RunFolder, code_digest, sizes, whole
 from .saved import check_config, check_weights, find_model, loading, model_card
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
@@ -251,14 +253,16 @@ def save_samples(
     representation=None,  # of the spectrograms, for the axes
     joined: bool = False,  # also all sounds one after the other, as joined.wav
 ) -> list[Path]:  # the wavs, then joined.wav, then spectrograms.png
-    "Write sounds and their spectrograms into a folder, and nowhere else, whatever the names are. Raises `SpecgenError` for none, or other names than sounds."
-    out, sounds = as_path(out), [sound.detach().cpu() for sound in sounds]
+    """Write sounds, at one loudness and faded at both ends by `for_listening`, and their spectrograms into a folder, and nowhere else, whatever the names are.
+
+    Raises `SpecgenError` for none, or other names than sounds."""
+    out, sounds = as_path(out), [for_listening(sound.detach().cpu(), sample_rate) for sound in sounds]
     if len(names) != len(sounds) or not sounds or out.is_file():
         what = "is a file" if out.is_file() else f"{len(sounds)} sounds with {len(names)} names for it"
         raise SpecgenError(f"{out}: {what}; give a folder, at least one sound, and a name for each")
     paths = [write_audio(out / f"{safe_name(name)}_{i:03d}.wav", sound, sample_rate) for i, (name, sound) in enumerate(zip(names, sounds, strict=True))]
     if joined:
-        paths.append(write_audio(out / "joined.wav", torch.cat([part for x in sounds for part in (x, torch.zeros(sample_rate // 5))]), sample_rate))
+        paths.append(write_audio(out / "joined.wav", one_after_another(sounds, sample_rate), sample_rate))
     if spectrograms is not None:
         paths.append(save_figure(out / "spectrograms.png", spectrograms[:40], representation, [str(name)[:20] for name in names[:40]]))
     return paths

@@ -452,7 +452,8 @@ def test_a_fitted_model_says_what_is_known_of_it(tmp_path, sounds):
 
     fitted = fit_recordings(GAN, sounds, out=tmp_path / "mine", preset="quick", progress=False)
     text = (tmp_path / "mine" / "README.md").read_text()
-    wanted = ["license: unknown", "# mine", "from specgen.gan import GAN", "- **Classes**: hiss, hum", "LogMel", "preset words/quick", "seed 0", "dataset folder",
+    wanted = ["license: unknown", "# mine", "from specgen.gan import GAN",
+              "- **Classes**: hiss, hum", "LogMel", "preset words/quick", "seed 0", "dataset folder",
               "recordings 24", "look it up"]
     assert not [part for part in wanted if part not in text], text
     assert "{" not in text and "More Information Needed" not in text
