@@ -6,6 +6,7 @@
 # make book    run every notebook, slow cells too, and keep the outputs
 # make readme  README.md from nbs/index.ipynb
 # make figures the longest module, definition and cell; the public names; what imports what
+# The first makes .venv: `make run TORCH=cpu` takes torch without CUDA, for a machine without a GPU; cu126 and the like name a build for one.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -13,6 +14,8 @@ BIN := .venv/bin
 READY := .venv/ready
 OUT ?= runs/digits
 README_DIR ?= .
+TORCH ?=
+WHEELS := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
 .PHONY: run test fuzz bench lab book readme figures
 .DELETE_ON_ERROR:
@@ -51,5 +54,5 @@ readme: $(READY)
 $(READY): settings.ini setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "specgen needs Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(WHEELS) -c constraints.txt -e '.[digits,dev]'
 	@touch $@

@@ -1,26 +1,40 @@
 "Installs specgen; every value comes from `settings.ini`."
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
-parser.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
+parser.read(HERE / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("digits", "audiomnist", "vocoder", "bench", "dev")}
+home = f"https://github.com/{cfg['user']}/{cfg['repo']}"
+
+
+def described() -> str:
+    "README.md as a package index shows it: pictures and links by their whole address."
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{home}/raw/{cfg['branch']}/", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\1{home}/blob/{cfg['branch']}/", text)
+
 
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=described(),
     long_description_content_type="text/markdown",
     author=cfg["author"],
     author_email=cfg["author_email"],
-    license="Apache-2.0",
+    license_expression=cfg["license_expression"],
+    license_files=["LICENSE", "NOTICE"],
     keywords=cfg["keywords"].split(),
+    url=home,
+    project_urls={"Source": home, "Issues": f"{home}/issues", "Notebooks": f"{home}/tree/{cfg['branch']}/{cfg['nbs_path']}"},
     packages=find_packages(include=["specgen", "specgen.*"]),
-    package_data={"specgen": ["weights/*/*", "*.j2"]},
+    package_data={"specgen": ["weights/*/*", "*.j2", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
@@ -28,6 +42,6 @@ setup(
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],
     },
-    classifiers=["Programming Language :: Python :: 3", "Intended Audience :: Developers"],
+    classifiers=cfg["classifiers"].strip().splitlines(),
     zip_safe=False,
 )

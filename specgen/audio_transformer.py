@@ -25,7 +25,8 @@ from .audio import check_settings, read_audio
 from .augmentation import augment_mixed
 from .core import SpecgenError, read_json, seeded
 from .datasets import AudioDataset, find_files
-from .models import Model, Preset, check_config, check_weights
+from .models import Model, Preset
+from .saved import check_config, check_weights
 from .spectrogram import Fbank, Representation
 from .spectrogram_dataset import SpectrogramDataset, check_finite
 from .training import TrainConfig, train

@@ -27,7 +27,8 @@ from .augmentation import augment_mixed, distort
 from .batches import Rows
 from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
-from .models import Model, Preset, shipped_models
+from .models import Model, Preset
+from .saved import shipped_models
 from .recordings import Skipped, check_files, folders_below, is_folder, listing
 from .spectrogram import LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings, encode_waveforms, standardize

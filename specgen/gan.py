@@ -22,6 +22,7 @@ from .audio import write_audio
 from .augmentation import augment, item_noise, randn, spec_augment
 from .core import SpecgenError, atomic, choose, seeded
 from .datasets import AudioDataset
+from .levels import for_listening, joined
 from .models import MELS_8K, Model, Preset, check_labels
 from .spectrogram import HiFiGANMel, LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings
@@ -291,7 +292,8 @@ def save_epoch(
     drawn, r = model.sample(model.n_classes, seed=0), model.representation
     with atomic(folder / f"epoch_{epoch:04d}.png") as temporary:
         temporary.write_bytes(figure_png(show_specs(drawn, representation=r, titles=model.classes, ncols=5)))
-    write_audio(folder / f"epoch_{epoch:04d}.wav", model.to_audio(drawn[:3]).flatten(), r.sample_rate)
+    sounds = [for_listening(sound, r.sample_rate) for sound in model.to_audio(drawn[:3])]
+    write_audio(folder / f"epoch_{epoch:04d}.wav", joined(sounds, r.sample_rate), r.sample_rate)
 
 # %% ../nbs/20_gan.ipynb #280cf8cb
 def watch_epoch(pair, folder: Path | None, per_epoch: int, score: Callable | None) -> dict:

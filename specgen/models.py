@@ -10,27 +10,27 @@ import inspect
 import math
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 from fastcore.basics import patch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
 # %% ../nbs/11_models.ipynb #78f02050
-from .audio import COUNTS, check_most, check_settings, limit, whole_numbers, write_audio
+from .audio import check_most, write_audio
 from .augmentation import check_seed
 from .core import SpecgenError, as_path, atomic, choose, default_device, discard, error_number, file_error, follow_umask, main_process, on_main
-from .core import plainly, read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
+from .core import read_json, require_readable, safe_name, seeded, sweep_once, temporary_name, write_json
 from .datasets import AudioDataset, load_recordings
+from .levels import for_listening
+from .levels import joined as one_after_another
 from .run_folder import RunFolder, code_digest, sizes, whole
+from .saved import check_config, check_weights, find_model, loading, model_card
 from .spectrogram import LogMel, Representation, check_same_representation, log_mels, mel_loss
 from .spectrogram_dataset import as_labels, as_values, check_finite, filled
 from .stft import finite, stft_loss
@@ -83,6 +83,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
     family = ""  # the first word of its shipped weights' names: 'gan' for specgen/gan-digits
     presets: dict[str, Preset] = {}  # by name; 'words/small' and 'sounds/small' where they differ between kinds of recordings
     least_classes = 1  # that it must be trained on
+    card = ""  # the README.md that it was loaded with
 
     @property
     def device(self) -> torch.device:
@@ -165,22 +166,6 @@ def native_bf16(device: torch.device) -> bool:
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # a torch too old to know leaves the CPU in float32
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
-# %% ../nbs/11_models.ipynb #ca8cebf0
-def shipped_models() -> dict[str, Path]:
-    "The folders of the weights that come with specgen, by their names: 'specgen/gan-digits'."
-    return {f"specgen/{folder.name}": folder for folder in sorted(Path(str(resources.files("specgen") / "weights")).glob("*/"))}
-
-
-def find_model(source: str | Path) -> Path | None:
-    "The folder of a saved or shipped model; None = only the Hub can know it. Raises `SpecgenError` for no such folder and one without a model."
-    place = as_path(source)
-    folder = place if place.is_dir() else shipped_models().get(str(source))
-    if folder is None and (isinstance(source, Path) or source.startswith("runs/")):  # where trainings go by default: no owner on the Hub
-        raise SpecgenError(f"{source}: no such folder; train a model there first (`specgen run`, `specgen classify fit` ...), or name another")
-    if folder and not ((folder / "config.json").is_file() and (folder / "model.safetensors").is_file()):
-        raise SpecgenError(f"{folder}: holds no saved model (config.json and model.safetensors); train one, or name another folder")
-    return folder
-
 # %% ../nbs/11_models.ipynb #4d17aa3f
 @patch(cls_method=True)
 def from_pretrained(
@@ -200,55 +185,8 @@ def from_pretrained(
     folder = find_model(source)
     with loading(source, cls.__name__):
         model = super(Model, cls).from_pretrained(str(folder or source), **hub)
+        model.card = (folder / "README.md").read_text(encoding="utf-8") if folder and (folder / "README.md").is_file() else ""
     return model.to(device).eval()
-
-# %% ../nbs/11_models.ipynb #9b8fe528
-@contextmanager
-def loading(source: str | Path, kind: str):
-    "Within, what goes wrong with a model that is fetched or read becomes `SpecgenError`."
-    try:
-        yield
-    except SpecgenError as error:
-        raise SpecgenError(f"{source}: {error}") from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise file_error(error) from None
-        reason, names = str(error).strip().partition("\n")[0], ", ".join(shipped_models())
-        raise SpecgenError(f"{source}: neither a folder, nor one of {names}, nor a model that the Hub gives ({reason}); check the name") from None
-    except Exception as error:  # whatever a stranger's settings lead to
-        if plainly(error):
-            raise
-        raise SpecgenError(f"{source}: holds another model than a {kind}, or a damaged one; name another, or train it again") from error
-
-# %% ../nbs/11_models.ipynb #b15b0310
-def check_config(kind: type[Model], settings, where: str):
-    "Raises `SpecgenError` for settings that a class of model doesn't take."
-    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    named = {p.name: object if p.annotation is p.empty else p.annotation for p in parameters if p.kind is not p.VAR_KEYWORD}
-    own = settings
-    if len(named) < len(parameters) and isinstance(settings, dict):  # the rest belongs to a part, which checks it
-        own = {name: value for name, value in settings.items() if name in named}
-    check_settings(where, own, named, [p.name for p in parameters if p.name in named and p.default is p.empty])
-    for name, number in whole_numbers("", settings):
-        negative = number < 0 and name in named and "float" not in str(named[name])
-        if negative or name in COUNTS and not 0 <= number <= limit("depth"):
-            raise SpecgenError(f"{where}: {name} {number} has to be a whole number from 0 to {limit('depth' if name in COUNTS else 'size'):g}")
-    if (n := settings.get("n_classes")) and settings.get("classes") and n != len(settings["classes"]):
-        raise SpecgenError(f"{where}: n_classes {n} with {len(settings['classes'])} names in classes: need one each")
-
-# %% ../nbs/11_models.ipynb #b15b0301
-def check_weights(kind: type[Model], settings: dict, held: dict[str, tuple], where: str):
-    "Before anything is allocated: raises `SpecgenError` for settings that make no model, and for weights of other shapes."
-    try:
-        with torch.device("meta"):
-            wanted = {name: tuple(t.shape) for name, t in kind(**settings).state_dict().items()}
-    except Exception as error:  # whatever a stranger's settings lead to
-        if not (ours := isinstance(error, SpecgenError)) and plainly(error):
-            raise
-        reason = str(error) if ours else f"no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})"
-        raise SpecgenError(f"{where}: {reason}") from error
-    if other := sorted(name for name in wanted.keys() & held.keys() if wanted[name] != held[name]):
-        raise SpecgenError(f"model.safetensors: {other[0]} is {held[other[0]]} there, and {wanted[other[0]]} by {where}; fetch both files again")
 
 # %% ../nbs/11_models.ipynb #b15b0311
 @patch(cls_method=True)
@@ -270,6 +208,12 @@ def _from_pretrained(cls: Model, *, model_id: str, **settings):
     check_finite(model.state_dict())
     return model
 
+# %% ../nbs/11_models.ipynb #5a7e1000
+@patch
+def generate_model_card(self: Model, *, name: str = "", **made) -> ModelCard:
+    "Called by the Hub's mixin: the card it was loaded with, else one that says what is known of the model and, by `made`, of its training."
+    return ModelCard(self.card or model_card(self, name or f"A {type(self).__name__} of specgen", made))
+
 # %% ../nbs/11_models.ipynb #c7c6ed72
 @patch
 def save_pretrained(self: Model, folder: str | Path, **hub):
@@ -285,7 +229,8 @@ def save_pretrained(self: Model, folder: str | Path, **hub):
         folder.mkdir(parents=True, exist_ok=True)
         sweep_once(folder)
         place.mkdir()
-        url = super(Model, self).save_pretrained(place, **{"repo_id": folder.name, **hub})
+        about = {"name": folder.name, **(hub.pop("model_card_kwargs", None) or {})}
+        url = super(Model, self).save_pretrained(place, **{"repo_id": folder.name, "model_card_kwargs": about, **hub})
         (folder / "config.json").unlink(missing_ok=True)  # without it the folder holds no model
         for name in ("README.md", "model.safetensors", "config.json"):
             follow_umask(place / name)
@@ -308,14 +253,16 @@ def save_samples(
     representation=None,  # of the spectrograms, for the axes
     joined: bool = False,  # also all sounds one after the other, as joined.wav
 ) -> list[Path]:  # the wavs, then joined.wav, then spectrograms.png
-    "Write sounds and their spectrograms into a folder, and nowhere else, whatever the names are. Raises `SpecgenError` for none, or other names than sounds."
-    out, sounds = as_path(out), [sound.detach().cpu() for sound in sounds]
+    """Write sounds, at one loudness and faded at both ends by `for_listening`, and their spectrograms into a folder, and nowhere else, whatever the names are.
+
+    Raises `SpecgenError` for none, or other names than sounds."""
+    out, sounds = as_path(out), [for_listening(sound.detach().cpu(), sample_rate) for sound in sounds]
     if len(names) != len(sounds) or not sounds or out.is_file():
         what = "is a file" if out.is_file() else f"{len(sounds)} sounds with {len(names)} names for it"
         raise SpecgenError(f"{out}: {what}; give a folder, at least one sound, and a name for each")
     paths = [write_audio(out / f"{safe_name(name)}_{i:03d}.wav", sound, sample_rate) for i, (name, sound) in enumerate(zip(names, sounds, strict=True))]
     if joined:
-        paths.append(write_audio(out / "joined.wav", torch.cat([part for x in sounds for part in (x, torch.zeros(sample_rate // 5))]), sample_rate))
+        paths.append(write_audio(out / "joined.wav", one_after_another(sounds, sample_rate), sample_rate))
     if spectrograms is not None:
         paths.append(save_figure(out / "spectrograms.png", spectrograms[:40], representation, [str(name)[:20] for name in names[:40]]))
     return paths
@@ -389,7 +336,8 @@ def fit_in(run: RunFolder, kind: type[Model], recordings: AudioDataset, for_prep
     on_main(recordings.write_skipped, run.path / "skipped.csv")
     dataset = kind.prepare(recordings, **for_prepare)
     model = kind.fit(dataset, out=run.path / "training", **for_fit)
-    model.save_pretrained(run.path)
+    told = dict(dataset=recordings.name, recordings=len(recordings), preset=for_fit["preset"] if isinstance(for_fit["preset"], str) else "of its own")
+    model.save_pretrained(run.path, model_card_kwargs={**told, "seed": for_fit["seed"], "split": for_prepare["by"]})
     scores = on_main(lambda: model.evaluate(dataset) if hasattr(model, "evaluate") else None)
     if scores:
         on_main(write_json, run.path / "scores.json", scores)

@@ -40,7 +40,7 @@ PIPELINE_PRESETS = {
 }
 
 # %% ../nbs/31_pipeline.ipynb #38f8ab3e
-class DigitGenerator(Model, library_name="specgen", tags=["audio", "text-to-speech"], license="apache-2.0"):
+class DigitGenerator(Model):
     "Class names in, speech out: velocity network, autoencoder and representation as one model."
 
     family, presets = "flow", PIPELINE_PRESETS

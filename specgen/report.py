@@ -19,13 +19,13 @@ import soundfile
 import torch
 from markupsafe import Markup
 from safetensors.torch import load_file
-from torch.nn import functional as F
 
 # %% ../nbs/30_report.ipynb #858e3497
 from .augmentation import augment_dataset, randn
 from .core import atomic, read_json
 from .filtering import filter_balance
 from .flow_matching import integrate
+from .levels import for_listening, joined
 from .models import Preset
 from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
 from .run_folder import RunFolder
@@ -42,9 +42,9 @@ def audio_tag(
     waveform: torch.Tensor,  # (samples,)
     sample_rate: int,  # hertz
 ) -> Markup:  # an <audio> element with the wav inside
-    "A player for the page."
+    "A player for the page, at the loudness of all."
     buffer = io.BytesIO()
-    soundfile.write(buffer, waveform.clamp(-1, 1).cpu().numpy(), sample_rate, format="WAV")
+    soundfile.write(buffer, for_listening(waveform.cpu(), sample_rate).numpy(), sample_rate, format="WAV")
     return Markup(f'<audio controls preload="none" src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>')
 
 # %% ../nbs/30_report.ipynb #02f7c3d0
@@ -171,7 +171,7 @@ def write_report(
         title="A network says the ten digits" if classes == list("0123456789") else f"A network says {len(classes)} words",
         lead=LEAD.format(n=int((~dataset.is_test).sum()), **run.settings),
         headline=headline(scores), seconds=f"{samples['sounds'].shape[1] / rate:.2f}",
-        joined=audio_tag(F.pad(samples["sounds"][first], (0, rate // 7)).flatten(), rate),
+        joined=audio_tag(joined([for_listening(sound, rate) for sound in samples["sounds"][first]], rate), rate),
         listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
         scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["rows"]["generated sounds"]["n"]),
         figures=[dict(caption=c, png=base64.b64encode(figure_png(f)).decode()) for c, f in report_figures(dataset, model, samples, run)],

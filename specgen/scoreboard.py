@@ -238,7 +238,7 @@ def players(run: RunFolder, classes: list[str], methods: tuple[str, ...], seed: 
         folder = run.path / f"takes_{method}_{seed}"
         for name, noted in read_json(folder / "done.json")["rows"].items():
             sounds = load_file(folder / f"{safe_name(name)}.safetensors")["sounds"][: len(classes)]
-            found.append((name, [audio_tag(0.9 * x / x.abs().max().clamp(min=1e-8), noted["sample_rate"]) for x in sounds]))
+            found.append((name, [audio_tag(x, noted["sample_rate"]) for x in sounds]))
     return found
 
 # %% ../nbs/32_scoreboard.ipynb #02f53460

@@ -25,7 +25,8 @@ from .audio import check_settings, limit, types_of
 from .augmentation import make_segments, random_segment
 from .core import SpecgenError, as_path, default_device, read_json, reason_of, require_readable, seeded
 from .discriminators import SLOPE, Discriminators, adversarial_loss, apply_weight_norm, discriminator_loss, feature_loss, remove_weight_norm
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, shipped_models, vocoder_scores
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, vocoder_scores
+from .saved import shipped_models
 from .recordings import cache_folder
 from .spectrogram import HiFiGANMel, LogMel, log_mels, mel_loss
 from .training import TrainConfig, train_adversarial

@@ -14,7 +14,8 @@ from specgen.augmentation import augment_mixed
 from specgen.classifier import Classifier, classification_loss, log_mel, speech_stages, steps_config, submit, write_submissions
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
-from specgen.models import Preset, fit_recordings, shipped_models
+from specgen.models import Preset, fit_recordings
+from specgen.saved import shipped_models
 from specgen.spectrogram import LogMel
 from specgen.spectrogram_dataset import SpectrogramDataset, encode_recordings, pad_or_crop, standardize
 

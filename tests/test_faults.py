@@ -19,7 +19,8 @@ from specgen.core import SpecgenError, append_row, as_path, plainly, read_json, 
 from specgen.datasets import load_recordings
 from specgen.filtering import filter_recordings
 from specgen.gan import GAN
-from specgen.models import fit_recordings, shipped_models
+from specgen.models import fit_recordings
+from specgen.saved import shipped_models
 from specgen.phase import njit
 from specgen.run_folder import RunFolder
 from specgen.spectrogram_dataset import SpectrogramDataset
@@ -80,7 +81,7 @@ import resource, signal, sys, torch
 from pathlib import Path
 from specgen.audio import write_audio
 from specgen.core import plainly, write_json, write_tensors
-from specgen.models import shipped_models
+from specgen.saved import shipped_models
 from specgen.pipeline import DigitGenerator
 model = DigitGenerator.from_pretrained("specgen/flow-digits")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -21,7 +21,8 @@ from specgen.audio import write_audio
 from specgen.core import SpecgenError, read_json
 from specgen.augmentation import check_seed, item_noise
 from specgen.augmentation import randn
-from specgen.models import Model, Preset, autocast_dtype, check_labels, fit_recordings, save_samples, shipped_models, zero_init
+from specgen.models import Model, Preset, autocast_dtype, check_labels, fit_recordings, save_samples, zero_init
+from specgen.saved import shipped_models
 from specgen.spectrogram import LogSTFT
 from specgen.spectrogram_dataset import encode_recordings
 
@@ -441,3 +442,41 @@ def test_one_class_is_too_few_for_some_models(tmp_path):
     with pytest.raises(SpecgenError, match="has 1 classes: Tiny needs at least 2"):
         fitted(source, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# cards
+
+
+def test_a_fitted_model_says_what_is_known_of_it(tmp_path, sounds):
+    from specgen.gan import GAN
+
+    fitted = fit_recordings(GAN, sounds, out=tmp_path / "mine", preset="quick", progress=False)
+    text = (tmp_path / "mine" / "README.md").read_text()
+    wanted = ["license: unknown", "# mine", "from specgen.gan import GAN",
+              "- **Classes**: hiss, hum", "LogMel", "preset words/quick", "seed 0", "dataset folder",
+              "recordings 24", "look it up"]
+    assert not [part for part in wanted if part not in text], text
+    assert "{" not in text and "More Information Needed" not in text
+    again = GAN.from_pretrained(tmp_path / "mine")
+    again.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy" / "README.md").read_text().strip() == text.strip()
+    fitted.save_pretrained(tmp_path / "untold")
+    assert "not told" in (tmp_path / "untold" / "README.md").read_text()
+
+
+def test_a_shipped_card_goes_with_its_weights(tmp_path):
+    from specgen.gan import GAN
+
+    GAN.from_pretrained("specgen/gan-digits").save_pretrained(tmp_path / "mine")
+    assert "license: cc-by-sa-4.0" in (tmp_path / "mine" / "README.md").read_text()
+
+
+def test_names_of_classes_stay_in_their_line_of_a_card():
+    from specgen.saved import model_card
+
+    model = torch.nn.Linear(1, 1)
+    type(model).family = "lines"
+    model._hub_mixin_config = {"classes": ["a\n---\nlicense: mit", "b"], "x": "``` \n# big"}
+    text = model_card(model, "n", {"dataset": "esc10"})
+    del type(model).family
+    assert text.count("\nlicense:") == 1 and "license: cc-by-3.0" in text and "\n# big" not in text

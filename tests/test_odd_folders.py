@@ -12,7 +12,7 @@ from specgen.cli import main
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings, readable_files
 from specgen.gan import GAN
-from specgen.models import shipped_models
+from specgen.saved import shipped_models
 from specgen.pipeline import named_words
 from specgen.vae import VAE
 

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from specgen import spectral_vocoder
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
-from specgen.models import Preset, WaveformDataset, fit_recordings, shipped_models
+from specgen.models import Preset, WaveformDataset, fit_recordings
+from specgen.saved import shipped_models
 from specgen.phase import spectral_convergence
 from specgen.spectral_vocoder import SpectralVocoder, locked_phase, magnitude_loss, propagate_peak_phase
 from specgen.spectrogram import HiFiGANMel, LogMel, LogSTFT, check_same_representation, log_mels, mel_loss
