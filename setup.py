@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     keywords=cfg["keywords"].split(),
     packages=find_packages(include=["specgen", "specgen.*"]),
-    package_data={"specgen": ["weights/*/*", "*.j2"]},
+    package_data={"specgen": ["weights/*/*", "*.j2", "results/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
