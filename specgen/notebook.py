@@ -47,15 +47,20 @@ def data_folder(
     return None
 
 # %% ../nbs/08a_notebook.ipynb #08a00016
+EXTRAS = {"espeakng_loader": "digits", "pesq": "vocoder", "pystoi": "vocoder"}  # packages, and the extras that bring them
+
+
 def lacks(thing: str | Path, made_by: str) -> str:
     "What is missing and how to get it; nothing when it is there."
     if isinstance(thing, Path):
         return "" if thing.exists() else f"{thing.as_posix()} is not here, {made_by or 'a cell above'} makes it"
+    if thing in EXTRAS:
+        return "" if find_spec(thing) else f"the package {thing} is not here, %pip install 'specgen[{EXTRAS[thing]}]' brings it"
     if thing == "digits":
         folder = digits_folder_name(digits_config())
         if any((place / folder / DIGITS_FILE).is_file() for place in places().values()):
             return ""
-        return "" if find_spec("espeakng_loader") else "the synthesiser is not here, %pip install 'specgen[digits]' brings it"
+        return lacks("espeakng_loader", "")
     name = "esc50" if thing == "esc10" else thing
     if data_folder(name):
         return ""
@@ -64,17 +69,19 @@ def lacks(thing: str | Path, made_by: str) -> str:
 
 # %% ../nbs/08a_notebook.ipynb #08a00018
 def needs(
-    *things: str | Path,  # names of datasets or of folders of data, 'digits' for the synthesiser, or paths
+    *things: str | Path,  # names of datasets, of folders of data or of packages; or paths
     minutes: float = 0,  # how long the cell takes on one core
     made_by: str = "",  # what makes the paths
+    done: Path | None = None,  # a folder that is there when the long work was done before
 ) -> bool:
     """Whether a cell can run; else one line says what is missing, how to get it and how long the cell takes.
 
     As the first line of a notebook's cell marked `#| slow`, it leaves the rest of the cell out and shows the outputs that were kept from an earlier run.
-    Cells of ten minutes and more run only where the environment has `SPECGEN_TRAIN=1`.
+    Cells of ten minutes and more run only where the environment has `SPECGEN_TRAIN=1`, or where `done` says that the work was done before.
     """
     missing = [text for text in (lacks(thing, made_by) for thing in things) if text]
-    if not missing and minutes >= LONG_TIME and os.environ.get("SPECGEN_TRAIN", "0") in ("", "0"):
+    asked = os.environ.get("SPECGEN_TRAIN", "0") not in ("", "0") or done and done.exists()
+    if not missing and minutes >= LONG_TIME and not asked:
         missing = ["it trains for long, %env SPECGEN_TRAIN=1 in a cell above lets it"]
     if missing:
         time = f"; the cell takes {minutes:g} minute{'s' * (minutes != 1)}" if minutes else ""
