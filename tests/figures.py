@@ -65,7 +65,7 @@ def cell_lines() -> dict[str, int]:
 
 def python(code: str) -> str:
     "A cell without Jupyter's own commands."
-    return re.sub(r"^\s*[%!].*$", "", code, flags=re.M)
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.M)
 
 
 def longest(lines: dict[str, int], n: int = 3) -> str:

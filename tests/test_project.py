@@ -87,7 +87,7 @@ def running(node: ast.AST):
 def test_outputs_stand_under_the_cell_that_made_them(path):
     for i, cell in enumerate(json.loads(path.read_text())["cells"]):
         if cell["cell_type"] == "code":
-            tree = ast.parse("".join(cell["source"]))
+            tree = ast.parse(figures.python("".join(cell["source"])))
             body = tree.body or [ast.Pass()]
             prints = any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" for node in running(tree))
             assert cell["outputs"] or not prints, f"cell {i} prints, and keeps no output: run it"
