@@ -106,7 +106,7 @@ def out_of_fold(
     *,
     folds: int = 2,  # models; each scores the clips of its fold and is trained on all others
     out: str | Path | None = None,  # keeps each fold's training, so that a killed run continues
-    **how,  # of `Classifier.fit`: preset ('quick' unless given), seed, device, precision, progress (off unless given)
+    **how,  # of `Classifier.fit`: preset ('quick' unless given), seed, device (`default_device()` unless given), precision, progress (off)
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (N,) losses, NaN where none can be had; (N,) predicted labels, -1 likewise
     "Loss and prediction of every clip by a classifier that was trained without it. Raises `SpecgenError` for fewer than two folds."
     if folds < 2:

@@ -62,7 +62,8 @@ class Mixture(nn.Module):
 # %% ../nbs/21_priors.ipynb #92dfaa80
 @patch
 def joint(self: Mixture, z):
-    "log p(z, component | class) of every component of every class: (N, latents) -> (N, groups, components)"
+    "log p(z, component | class) of every component of every class: (N, latents) -> (N, groups, components), where z is"
+    given, z = z, z.to(self.means.device)
     with torch.autocast(z.device.type, enabled=False):
         away, precision = z.float()[:, None, None] - self.means, (-2 * self.log_scales).exp()
         weighted = self.factors * precision[..., None]
@@ -71,7 +72,7 @@ def joint(self: Mixture, z):
         along = torch.linalg.solve_triangular(root, torch.einsum("ngkd,gkdr->gkrn", away, weighted), upper=False)
         distance = (away.square() * precision).sum(-1) - along.square().sum(-2).permute(2, 0, 1)
         log_det = 2 * (self.log_scales.sum(-1) + root.diagonal(dim1=-2, dim2=-1).log().sum(-1))
-        return self.logits.log_softmax(-1) - 0.5 * (distance + log_det + self.latents * math.log(2 * math.pi))
+        return (self.logits.log_softmax(-1) - 0.5 * (distance + log_det + self.latents * math.log(2 * math.pi))).to(given.device)
 
 # %% ../nbs/21_priors.ipynb #c9e4eda0
 @patch

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .augmentation import make_segments, random_segment
 from .core import seeded
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, vocoder_scores
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, on_own_device, vocoder_scores
 from .phase import compiled, phase_gradient
 from .spectrogram import HiFiGANMel, LogMel, log_mels
 from .stft import LEAST, magnitude_distance, make_window, overlap_add
@@ -144,6 +144,7 @@ def make_buffers(self: SpectralVocoder):
 
 
 @patch
+@on_own_device
 def log_magnitudes(self: SpectralVocoder, mels: torch.Tensor) -> torch.Tensor:
     "Natural-log mels (N, n_mels, time) -> natural-log magnitudes (N, n_fft // 2 + 1, time): what the mels say, and the learned correction."
     x = self.conv_in(self.representation.normalize(mels)).mT

@@ -21,7 +21,7 @@ from .augmentation import randn
 from .core import SpecgenError, choose, seeded
 from .datasets import AudioDataset, find_files
 from .evaluation import Evaluator, label_accuracy
-from .models import Model, Preset, check_labels, zero_init
+from .models import Model, Preset, check_labels, on_own_device, zero_init
 from .phase import spectral_convergence
 from .priors import Mixture, StandardNormal
 from .spectrogram import LogSTFT, Representation, rmse_db
@@ -164,6 +164,7 @@ def classes(self: VAE) -> list[str]:
 
 # %% ../nbs/22_vae.ipynb #d7a5d610
 @patch
+@on_own_device
 def encode(self: VAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "Spectrograms (N, rows, frames) -> mean and logarithm of the variance of their posteriors, each (N, latents)."
     if x.ndim != 3 or tuple(x.shape[1:]) != self.shape:
@@ -173,6 +174,7 @@ def encode(self: VAE, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @patch
+@on_own_device
 def decoder_mean(self: VAE, z: torch.Tensor) -> torch.Tensor:
     "Latents (N, latents) -> where the likelihood of the spectrograms (N, rows, frames) lies."
     y = self.decoder(z)[:, 0].float()
@@ -183,6 +185,7 @@ def decoder_mean(self: VAE, z: torch.Tensor) -> torch.Tensor:
 
 
 @patch
+@on_own_device
 def decode(self: VAE, z: torch.Tensor) -> torch.Tensor:
     "Latents (N, latents) -> spectrograms (N, rows, frames), never below or above all of the training spectrograms; what is almost silent is silent."
     y = self.decoder_mean(z).clamp(*self.span)
@@ -193,6 +196,7 @@ ALIKE = dict(size=16, alike=True)  # so that a clip returns the same alone and i
 
 
 @patch
+@on_own_device
 def log_likelihood(self: VAE, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     "log p(x | y) of spectrograms x whose likelihood lies at y: (N,), nats."
     return LIKELIHOODS[self.likelihood](x, y, self.log_scale, self.span).sum((1, 2))

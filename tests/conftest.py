@@ -1,6 +1,8 @@
-"Tests of Ctrl-C need it to work, also when the tests themselves were started in the background, where it is ignored."
+"What all tests need: Ctrl-C, also where it is ignored because they were started in the background; a GPU that computes as exactly as the CPU."
+import os
 import signal
 
+import pretend
 import pytest
 import torch
 from made_up import noise
@@ -8,6 +10,13 @@ from made_up import noise
 from specgen.audio import write_audio
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+torch.backends.cudnn.allow_tf32 = False  # what agrees in float32 has to agree on a GPU too,
+torch.backends.cudnn.deterministic = True  # and what is the same twice
+
+
+def pytest_sessionstart():
+    if os.environ.get("SPECGEN_PRETEND"):  # see pretend.py
+        pretend.become_default()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,15 @@ that of torch's device without data, "meta", with the number 0: torch knows it e
 - noise of a generator of the device that the noise is made on (torch: "Expected a 'cuda' device type for generator but found 'cpu'").
 
 Modes of torch belong to a thread: in another one only what is there already can be used. Autocast rounds nothing.
+
+`python tests/run.py --pretend` runs everything with it as the device that is chosen when none is given, as on a machine with a GPU. There products and
+convolutions are rounded otherwise than on the CPU, as a GPU's are, so that what compares the bits of two devices fails.
+`python tests/pretend.py NOTEBOOK` runs the fast cells of one notebook so.
 """
+import os
+import sys
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -25,7 +32,9 @@ ops = torch.ops.aten
 MOVES = {ops._to_copy.default, ops.copy_.default}
 INDEXING = {ops.index.Tensor, ops.index_put.default, ops.index_put_.default, ops._index_put_impl_.default, ops._unsafe_index.Tensor}
 FILLING = {ops.where.self, ops.fill.Tensor, ops.fill_.Tensor, ops.masked_fill.Tensor, ops.masked_fill_.Tensor}
+ROUNDED = {ops.mm.default, ops.addmm.default, ops.bmm.default, ops.convolution.default}
 FROM_PYTHON = {torch.tensor, torch.as_tensor, torch.asarray}  # torch answers these for "meta" without asking anybody
+rounding = False  # whether products and convolutions come out otherwise than on the CPU
 
 
 class Pretend(torch.Tensor):
@@ -126,6 +135,9 @@ def compute(function, args, kwargs):
     out = function(*args, **kwargs)
     if not there:
         return out
+    if rounding and function in ROUNDED:
+        tf32 = function is ops.convolution.default and torch.backends.cudnn.allow_tf32
+        out = out * (1 + (2**-13 if tf32 else 2**-20))
     if torch.Tag.inplace_view in function.tags:
         with no_dispatch():
             function(*given, **kwargs)  # so that the wrapper, too, has its new shape
@@ -193,3 +205,27 @@ class pretend_device(ExitStack):
         self.enter_context(Operations())
         self.enter_context(Calls())
         return self
+
+
+def become_default() -> pretend_device:
+    "From now on the pretend device is the one that `specgen.core.default_device` chooses. Closing the answer ends it."
+    global rounding
+    from specgen.core import process_state
+
+    rounding = True
+    process_state().device = DEVICE
+    return pretend_device().__enter__()
+
+
+def run_notebook(path: Path) -> bool:
+    "Whether the fast cells of a notebook run on the pretend device."
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+
+    with become_default():
+        return test_nb(path.resolve(), skip_flags=(get_config().tst_flags or "").split(), basepath=Path(__file__).parents[1])[0]
+
+
+if __name__ == "__main__":
+    os.environ["MPLBACKEND"] = "agg"
+    sys.exit(not run_notebook(Path(sys.argv[1])))

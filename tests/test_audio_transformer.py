@@ -523,7 +523,7 @@ def test_a_model_names_files_of_any_length_and_rate(small_esc, tmp_path):
     for row in rows:
         assert len(row["classes"]) == 2 and abs(sum(row["probabilities"]) - 1) < 1e-3 and row["probabilities"] == sorted(row["probabilities"], reverse=True)
     json.dumps(rows)
-    again = AST.from_pretrained(tmp_path / "out").predict_files(files)
+    again = AST.from_pretrained(tmp_path / "out", device=model.device).predict_files(files)
     assert again == rows
 
 

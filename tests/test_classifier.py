@@ -195,9 +195,9 @@ def test_the_speech_embedding_is_the_published_one_and_can_be_trained_further():
     assert sum(w.numel() for w in weights.values()) == 328128
     model = Classifier.fit(dataset, preset=preset, progress=False)
     assert model.embedding[1].in_features == 96 * 2  # 84 frames are one step of 8 more than 76
-    own = model.stages.state_dict()
+    own = model.cpu().stages.state_dict()
     assert all(torch.equal(own[name], weight.float()) for name, weight in weights.items())
-    further = Classifier.fit(dataset, preset=preset.changed(training=dict(speech_lr=0.1)), progress=False).stages.state_dict()
+    further = Classifier.fit(dataset, preset=preset.changed(training=dict(speech_lr=0.1)), progress=False).cpu().stages.state_dict()
     kept = {name for name, weight in weights.items() if torch.equal(further[name], weight.float())}
     assert kept == {name for name in weights if name[0] in "12"}  # the first two blocks
 
@@ -294,7 +294,8 @@ def test_it_standardises_by_itself(trained):
     model, dataset = trained
     x = dataset.spectrograms
     assert model.depth == 48.0
-    torch.testing.assert_close(model.predict_proba(x), model(standardize(x, 48.0 / dataset.representation.decibels)).softmax(1), atol=1e-6, rtol=0)
+    asked = model(standardize(x.to(model.device), 48.0 / dataset.representation.decibels)).softmax(1).to(x)
+    torch.testing.assert_close(model.predict_proba(x), asked, atol=1e-6, rtol=0)
     torch.testing.assert_close(model.predict_proba(2 + x), model.predict_proba(x), atol=1e-5, rtol=0)  # louder, or another microphone's gain
 
 
@@ -322,7 +323,7 @@ def test_a_saved_model_alone_predicts_files(trained, tones, tmp_path):
     model.save_pretrained(tmp_path)
     files = [r.path for r in tones]
     torch.testing.assert_close(model.encode_files(files), dataset.spectrograms, atol=1e-5, rtol=0)
-    rows = Classifier.from_pretrained(tmp_path).predict_files(files)
+    rows = Classifier.from_pretrained(tmp_path, device=model.device).predict_files(files)
     assert [row["file"] for row in rows] == [str(path) for path in files]
     assert [row["classes"][0] for row in rows] == [r.label for r in tones] and {len(row["classes"]) for row in rows} == {2}
     probs = model.predict_proba(dataset.spectrograms)

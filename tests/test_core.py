@@ -44,7 +44,8 @@ def launch(tmp_path, code, seconds=100):
     "Two processes that run some code: their output, the exit code and how long it took."
     script, tick = tmp_path / "script.py", time.perf_counter()
     script.write_text(code)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, *Path(__file__).parents[1:2])))}
+    places = os.pathsep.join(map(str, (Path(__file__).parent, *Path(__file__).parents[1:2])))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places, "CUDA_VISIBLE_DEVICES": ""}  # or each process would want a GPU of its own
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0", str(script)]
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds)
     return done.stdout, done.returncode, time.perf_counter() - tick

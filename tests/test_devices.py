@@ -274,7 +274,10 @@ def latents():
 
 def vae_row(prior: str) -> Row:
     own, classes = PRIORS[prior]
-    questions = {**asked("embed", "reconstruct"), **asked("to_audio", n_iter=1), "interpolate": lambda model, x: model.interpolate(x[0], x[1], 3)}
+    questions = {
+        **asked("embed", "reconstruct", "encode"), **asked("to_audio", n_iter=1), "interpolate": lambda model, x: model.interpolate(x[0], x[1], 3),
+        "decode": lambda model, x: [model.decode(model.embed(x)), model.decoder_mean(z=model.embed(x))],
+        "likelihood": lambda model, x: model.log_likelihood(x, model.reconstruct(x)), "prior": lambda model, x: model.prior.log_prob(model.embed(x))}
     return Row(VAE, STRIPS, VAE_PRESET, questions, dict(prior=prior, **own), {}, classes)
 
 
@@ -287,7 +290,8 @@ ROWS = {
     **{f"VAE, {prior} prior": vae_row(prior) for prior in PRIORS},
     "GAN, source": Row(GAN, BANDS, GAN_SOURCE, asked("to_audio"), draws={}),
     "GAN, grown": Row(GAN, BANDS, GAN_GROWN, asked("to_audio"), draws={}),
-    "spectral vocoder": Row(SpectralVocoder, waveforms, Preset(VOCODED, dict(channels=8, hidden=8, blocks=1), TWO_STEPS), asked("to_audio")),
+    "spectral vocoder": Row(SpectralVocoder, waveforms, Preset(VOCODED, dict(channels=8, hidden=8, blocks=1), TWO_STEPS),
+                            asked("to_audio", "log_magnitudes")),
     "HiFi-GAN": Row(HiFiGAN, waveforms, Preset(VOCODED, HIFIGAN_SIZES, {**TWO_STEPS, "grad_clip": None}), asked("to_audio")),
     "linear autoencoder": Row(Autoencoder, partial(two_classes, GRID, 256, 24, 8, 4), Preset(), asked("encode", "reconstruct")),
     "autoencoder": Row(Autoencoder, partial(two_classes, GRID, 256, 24, 8, 4), AUTOENCODER, {
@@ -389,6 +393,17 @@ def test_vocoders_score_there_as_here():
             for place in PLACES:
                 assert_same(there.evaluate(moved(data, place)), here.evaluate(data))
             assert trained("GAN, source").to_audio(BANDS().spectrograms[:2].to(NAME), vocoder=there).device == DEVICE
+
+
+def test_gradients_come_back_from_there():
+    z = noise(3, 4)
+    grads = []
+    with pretend_device():
+        for place in PLACES:  # of the model
+            model, own = deepcopy(trained("VAE, standard prior")).to(place), z.clone().requires_grad_()
+            model.decoder_mean(own).square().sum().backward()
+            grads.append(own.grad)
+    assert_same(*grads, HERE)
 
 
 @pytest.mark.parametrize("method", [reflow, distill, mean_flow])
@@ -586,7 +601,7 @@ def test_evaluation(tmp_path):
             there, reference = Evaluator.from_pretrained(tmp_path, device=NAME), data.to(other)
             assert_same(there.score(*moved(clips, place), reference=reference), score)
             assert_same(there.score_table({"a": data.to(place).test, "b": moved(clips, place)}, reference, show=False), table)
-        assert_same(out_of_fold(data.to(NAME), preset="tiny"), out_of_fold(data, preset="tiny"), DEVICE)
+        assert_same(out_of_fold(data.to(NAME), preset="tiny", device=NAME), out_of_fold(data, preset="tiny", device=HERE), DEVICE)
 
 
 def test_evaluation_of_sounds(tmp_path):

@@ -359,7 +359,7 @@ def test_scores_do_not_depend_on_the_call_or_the_callers_mode(trained):
 def test_it_comes_back_from_its_folder(trained, tmp_path):
     evaluator, dataset = trained
     evaluator.save_pretrained(tmp_path)
-    again = Evaluator.from_pretrained(tmp_path)
+    again = Evaluator.from_pretrained(tmp_path, device=evaluator.classifier.device)
     assert again.accuracy == evaluator.accuracy
     assert again.score(*dataset.test.tensors, reference=dataset) == evaluator.score(*dataset.test.tensors, reference=dataset)
     assert json.loads((tmp_path / "evaluator.json").read_text()) == {"accuracy": evaluator.accuracy}

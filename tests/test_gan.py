@@ -233,7 +233,7 @@ def test_sound_has_the_level_and_the_dynamics_of_the_playback_representation():
 
 def test_from_a_folder_to_files(sounds, tmp_path):
     model = fit_recordings(GAN, sounds, out=tmp_path / "model", preset="quick", progress=False)
-    loaded = GAN.from_pretrained(tmp_path / "model")
+    loaded = GAN.from_pretrained(tmp_path / "model", device=model.device)
     drawn = loaded.sample([1, 1], seed=0)
     assert torch.equal(drawn, model.sample([1, 1], seed=0)) and model.classes == ["hiss", "hum"]
     paths = save_samples(tmp_path / "out", ["hum", "../../hum"], loaded.to_audio(drawn), 8000, spectrograms=drawn, representation=loaded.representation)

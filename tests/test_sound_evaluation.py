@@ -105,7 +105,7 @@ def test_agreement_of_pairs_and_of_all(evaluator):
 
 def test_saved_and_read_again(evaluator, tmp_path):
     evaluator.save_pretrained(tmp_path)
-    same, x = SoundEvaluator.from_pretrained(tmp_path), tones().waveforms
+    same, x = SoundEvaluator.from_pretrained(tmp_path, device=evaluator.classifiers["mel"].device), tones().waveforms
     assert same.accuracy == evaluator.accuracy
     assert all(torch.equal(same.classifiers[kind].embed(x), evaluator.classifiers[kind].embed(x)) for kind in KINDS)
     with pytest.raises(SpecgenError, match="evaluator.json"):

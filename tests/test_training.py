@@ -53,7 +53,7 @@ def make_plain():
 
 
 def loss_fn(model, batch, generator):
-    noise = 0.1 * torch.randn(batch[1].shape, generator=generator)
+    noise = 0.1 * torch.randn(batch[1].shape, generator=generator, device=batch[1].device)
     loss = F.mse_loss(model(batch[0]), batch[1] + noise)
     return loss, {"half": loss / 2}
 
@@ -97,9 +97,14 @@ def undisturbed(tmp_path_factory):
     return *result, folder
 
 
-def start(code, *launcher):
+LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")  # of two processes
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # or each process would want one of its own
+
+
+def start(code, *launcher, **environment):
     "Start Python on a piece of code, or a launcher on a script."
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, *Path(__file__).parents[1:2])))}
+    places = os.pathsep.join(map(str, (Path(__file__).parent, *Path(__file__).parents[1:2])))
+    environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
     command = [sys.executable, *(launcher or ("-c",)), code]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -214,11 +219,11 @@ def two_processes(folder):
 def test_two_processes_follow_the_run_of_one(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"import pathlib, test_training as t\nt.two_processes(pathlib.Path({str(tmp_path)!r}))\n")
-    process = start(str(script), "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    process = start(str(script), *LAUNCH, **NO_GPU)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0 and output.count("process done") == 2, output
-    alone, rows = run(tmp_path / "alone", plain_loss, CONFIG, make_plain())
-    run(tmp_path / "twice", plain_loss, CONFIG, alone)
+    alone, rows = run(tmp_path / "alone", plain_loss, CONFIG, make_plain(), device="cpu")
+    run(tmp_path / "twice", plain_loss, CONFIG, alone, device="cpu")
     for one, two in (("alone", "a"), ("twice", "b")):
         mine, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in (one, two))
         for name in mine:
@@ -410,6 +415,7 @@ def test_frozen_weights_and_other_methods_than_forward():
     model = Coder()
     before = deepcopy(model.state_dict())
     train(model, DATA[:1], lambda m, b, g: F.mse_loss(m.decode(m.encode(b[0])), b[0]), replace(CONFIG, grad_clip=None, ema=None), progress=False)
+    model.cpu()
     assert model.encode.weight.equal(before["encode.weight"]) and not model.decode.weight.equal(before["decode.weight"])
     assert not model.encode.weight.requires_grad and all(p.grad is None for p in model.parameters())
 
@@ -669,14 +675,14 @@ def test_two_threads_train_as_if_alone(undisturbed):
     assert_same(alone[0], undisturbed[:2])
 
 
-def test_seeding_touches_no_gpu(monkeypatch, undisturbed):
+def test_seeding_touches_no_gpu(monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("a GPU's state was touched")
 
-    model = make_model()
+    undisturbed = run(device="cpu")
     for name in ("manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "get_rng_state", "get_rng_state_all"):
         monkeypatch.setattr(torch.cuda, name, forbidden)
-    assert_same(run(model=model, validate=lambda model: {"drawn": torch.rand(1)})[0:1] + (0,), (undisturbed[0], 0))
+    assert_same(run(device="cpu", validate=lambda model: {"drawn": torch.rand(1)})[0:1] + (0,), (undisturbed[0], 0))
 
 
 def test_validation_draws_the_same_and_disturbs_nothing(undisturbed):
@@ -711,8 +717,8 @@ def test_fp16_passes_over_steps_that_overflow():
         return (model(batch[0]).float() * 1e4).square().mean()  # times the first scale, 65536, its gradient is infinite in float16
 
     model = make_plain()
-    before = deepcopy(model)
     r = Run(model, DATA, loss, replace(CONFIG, precision="fp16", ema=None), None)
+    before = deepcopy(model)
     r.update()
     assert all(a.equal(b) for a, b in zip(model.parameters(), before.parameters(), strict=True)) and r.scaler.get_scale() == 32768.0
     for _ in range(30):
@@ -723,7 +729,7 @@ def test_fp16_passes_over_steps_that_overflow():
 
 def test_fp16_that_never_has_a_gradient_is_an_error():
     r = Run(make_plain(), DATA, plain_loss, replace(CONFIG, precision="fp16"), None)
-    r.scaler = torch.amp.GradScaler("cpu", init_scale=1e-7)
+    r.scaler = torch.amp.GradScaler(r.device.type, init_scale=1e-7)
     for _ in range(4):
         r.update()
     with pytest.raises(SpecgenError, match="fp16 has no finite gradient at step 4"):
@@ -736,11 +742,11 @@ def test_the_launchers_and_an_accelerators_precision_are_respected(monkeypatch):
         return plain_loss(model, batch, generator)
 
     seen, accelerator = [], type("Accelerator", (), {"mixed_precision": "fp16"})()
-    config = replace(CONFIG, steps=1, precision="auto")
+    config, how = replace(CONFIG, steps=1, precision="auto"), dict(device="cpu", progress=False)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    train(make_plain(), DATA, loss, config, progress=False)
-    train(make_plain(), DATA, loss, config, progress=False, accelerator=accelerator)
-    train(make_plain(), DATA, loss, replace(config, precision="fp32"), progress=False, accelerator=accelerator)
+    train(make_plain(), DATA, loss, config, **how)
+    train(make_plain(), DATA, loss, config, **how, accelerator=accelerator)
+    train(make_plain(), DATA, loss, replace(config, precision="fp32"), **how, accelerator=accelerator)
     assert seen == [torch.bfloat16, torch.float16, None]
 
 
@@ -759,7 +765,7 @@ d, _ = t.run(config=t.replace(t.CONFIG, precision="bf16"))
 assert all(x.equal(y) for x, y in zip(c.parameters(), d.parameters())) and not all(x.equal(y) for x, y in zip(b.parameters(), d.parameters()))
 print("fine")
 """
-    output, _ = start(code).communicate(timeout=100)
+    output, _ = start(code, **NO_GPU).communicate(timeout=100)
     assert output.strip().endswith("fine"), output
 
 
@@ -792,7 +798,7 @@ def test_lr_scales_equal_weights_stored_divided(grad_clip):
         torch.testing.assert_close(plain[k].weight, f * divided[k].u, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(plain[k].bias, f * divided[k].b, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(plain[4].weight, divided[4].weight, rtol=1e-6, atol=1e-9)
-    assert (plain[0].weight - first).abs().max() > 1e-4
+    assert (plain[0].weight.cpu() - first).abs().max() > 1e-4
     assert one["loss"][1] == pytest.approx(two["loss"][1], rel=1e-6) and one["gradient"][1] == pytest.approx(two["gradient"][1], rel=1e-6)
 
 
@@ -913,7 +919,7 @@ attempt("nan", lambda: t.run(None, lambda m, b, g: t.plain_loss(m, b, g) * (torc
 
 def test_an_error_in_one_process_ends_the_others(tmp_path):
     (tmp_path / "script.py").write_text(TOGETHER)
-    process = start(str(tmp_path / "script.py"), "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    process = start(str(tmp_path / "script.py"), *LAUNCH, **NO_GPU)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     for line in (
@@ -935,6 +941,6 @@ def test_an_error_in_the_loss_of_one_process_ends_the_launch(tmp_path):
     code += "t.run(None, t.at_call(5, lambda: 1 / 0) if rank == 0 else t.plain_loss, t.CONFIG, t.make_plain())"
     (tmp_path / "script.py").write_text(code)
     tick = time.perf_counter()
-    process = start(str(tmp_path / "script.py"), "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    process = start(str(tmp_path / "script.py"), *LAUNCH, **NO_GPU)
     output, _ = process.communicate(timeout=120)
     assert process.returncode and "ZeroDivisionError" in output and time.perf_counter() - tick < 90

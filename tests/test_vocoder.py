@@ -278,7 +278,7 @@ def test_training_resumes_bit_for_bit_and_the_vocoder_is_saved(tmp_path, monkeyp
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), continued.state_dict().values(), strict=True))
     assert not [name for name in continued.state_dict() if "parametrizations" in name]
     continued.save_pretrained(tmp_path / "saved")
-    again, spec = HiFiGAN.from_pretrained(tmp_path / "saved"), continued.representation.encode(dataset()[0])
+    again, spec = HiFiGAN.from_pretrained(tmp_path / "saved", device=whole.device), continued.representation.encode(dataset()[0])
     assert again.representation == continued.representation and not again.training
     assert torch.equal(again.to_audio(spec), whole.to_audio(spec))
 
@@ -288,7 +288,7 @@ def test_recordings_in_vocoder_out(sounds, tmp_path, monkeypatch):
     trained = fit_recordings(HiFiGAN, str(sounds), out=tmp_path / "run", preset="tiny", by="stratified", progress=False)
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores.keys() == {"mel", "stft"} and scores["mel"] > 0
-    again = HiFiGAN.from_pretrained(tmp_path / "run")
+    again = HiFiGAN.from_pretrained(tmp_path / "run", device=trained.device)
     assert torch.equal(again.to_audio(noise(16, 9)), trained.to_audio(noise(16, 9))) and again.representation.mean != 0
 
 
