@@ -3,7 +3,9 @@
 # make fuzz    thousands of damaged inputs of every kind, with counts
 # make bench   every job beside its peers, on one thread and on two: benchmarks/results/speed.csv; at most twenty minutes
 # make lab     the notebooks in JupyterLab
-# make book    run every notebook, slow cells too, and keep the outputs
+# make book    run every notebook, slow cells too, keep the outputs within the size budget, and stamp them
+# make check-book  what is wrong with the notebooks as a book, and figures of each
+# make docs    the site: the same notebooks as HTML pages in _site
 # make readme  README.md from nbs/index.ipynb
 # make figures the longest module, definition and cell; the public names; what imports what
 # The first makes .venv: `make run TORCH=cpu` takes torch without CUDA, for a machine without a GPU; cu126 and the like name a build for one.
@@ -17,7 +19,7 @@ README_DIR ?= .
 TORCH ?=
 WHEELS := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
-.PHONY: run test fuzz bench lab book readme figures
+.PHONY: run test fuzz bench lab book check-book docs readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -42,8 +44,16 @@ lab: $(READY)
 	$(BIN)/jupyter lab nbs
 
 book: $(READY)
-	for notebook in nbs/[0-9]*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook || exit 1; done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vocoder,bench]'
+	for notebook in nbs/[0-9]*.ipynb; do \
+		$(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook && $(BIN)/python tests/book_keep.py kept $${notebook#nbs/} || exit 1; done
 	$(BIN)/nbdev_clean
+
+check-book: $(READY)
+	$(BIN)/python tests/book.py
+
+docs: $(READY)
+	$(BIN)/python docs/build.py
 
 readme: $(READY)
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir $(README_DIR) --output README \
