@@ -10,8 +10,8 @@ import base64
 import io
 import os
 import platform
-from importlib import resources
-from importlib.metadata import version
+from importlib import import_module, resources
+from importlib.metadata import PackageNotFoundError, version
 
 import jinja2
 import numpy as np
@@ -139,11 +139,19 @@ def balance_table(dataset: SpectrogramDataset) -> dict:
     rows = [[name, *counts] for column in ("label", "speaker") for name, counts in filter_balance(dataset, column).items() if name][: 2 * SHOWN]
     return dict(head=["", "recordings", "fit the duration", "kept"], rows=rows)
 
+# %% ../nbs/30_report.ipynb #319bfb6f
+def version_of(package: str) -> str:
+    "The installed version; of a package that is only on the path, the one that it says itself."
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return import_module(package).__version__
+
 
 def made_with(run: RunFolder, size: Preset, device: torch.device) -> list[tuple[str, str]]:
     "Settings, versions and seconds, for the end of the page."
     seconds = {p.parent.name: read_json(p)["seconds"] for p in sorted(run.path.glob("*/done.json"), key=lambda p: p.stat().st_mtime)}
-    packages = ", ".join(f"{name} {version(name)}" for name in ("specgen", "torch", "torchaudio", "accelerate", "numpy"))
+    packages = ", ".join(f"{name} {version_of(name)}" for name in ("specgen", "torch", "torchaudio", "accelerate", "numpy"))
     settings = {**run.settings, **size.dataset, **size.model, **size.training}
     return [("settings", ", ".join(f"{k} {v}" for k, v in settings.items())), ("versions", f"Python {platform.python_version()}, {packages}"),
             ("computed on", f"{device}, {os.cpu_count()} cores"), ("seconds", ", ".join(f"{k} {v:g}" for k, v in seconds.items()))]
