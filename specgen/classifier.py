@@ -22,14 +22,15 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+# %% ../nbs/13_classifier.ipynb #c422dc40
 from .audio import read_audio
 from .augmentation import augment_mixed, distort
 from .batches import Rows
 from .core import SpecgenError, as_path, seeded, write_table
 from .datasets import AudioDataset, load_recordings
 from .models import Model, Preset
-from .saved import shipped_models
 from .recordings import Skipped, check_files, folders_below, is_folder, listing
+from .saved import shipped_models
 from .spectrogram import LogMel, Representation
 from .spectrogram_dataset import SpectrogramDataset, encode_recordings, encode_waveforms, standardize
 from .training import TrainConfig, train

@@ -242,8 +242,7 @@ def save_pretrained(self: Model, folder: str | Path, **hub):
     """
     if not main_process():
         return None
-    folder = as_path(folder)
-    place = temporary_name(folder / "model")
+    place = temporary_name((folder := as_path(folder)) / "model")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep_once(folder)
