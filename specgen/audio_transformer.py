@@ -435,7 +435,9 @@ def predict_proba(
     n_shifts = n_shifts or -(-length // n)
 
     def probabilities(part: torch.Tensor) -> torch.Tensor:
-        logits = torch.stack([self(part.roll(-(k * length // n_shifts), -1)[..., :n]) for k in range(n_shifts)])
+        around = torch.cat([part[..., length - n :], part[..., :n]], -1)  # where a shift goes on at the beginning
+        starts = [k * length // n_shifts for k in range(n_shifts)]
+        logits = torch.stack([self(part[..., s : s + n] if s + n <= length else around[..., s + n - length :][..., :n]) for s in starts])
         return (logits.sigmoid() if self.multilabel else logits.softmax(-1)).mean(0)
 
     return self.in_batches(probabilities, spectrograms, size=batch_size)
