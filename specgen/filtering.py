@@ -25,7 +25,7 @@ from .recordings import in_parallel
 from .run_folder import RunFolder, code_digest
 from .spectrogram import LogSTFT, Representation
 from .spectrogram_dataset import SpectrogramDataset
-from .stft import make_window
+from .stft import constant, make_window
 from .waveforms import Waveforms
 
 # %% ../nbs/16_filtering.ipynb #aadb4dec
@@ -66,7 +66,7 @@ def adaptive_hop_stft(
     """
     if not len(waveform) or not (peak := waveform.abs().max()) > 0:
         raise SpecgenError(f"a clip of {len(waveform)} samples: silent or empty, nothing to fit; leave it out")
-    window = make_window(representation.window, representation.win_length or representation.n_fft).to(waveform)
+    window = constant(make_window, representation.window, representation.win_length or representation.n_fft, like=waveform)
     half = len(window) // 2
     centres = (torch.arange(n_frames, device=waveform.device) * (len(waveform) / n_frames)).round().long()
     frames = F.pad(PEAK / peak * waveform, (half, len(window) - half)).unfold(0, len(window), 1)[centres]
@@ -295,7 +295,7 @@ def standardize_in_place(
     mask: torch.Tensor,  # (N,) bool: those that count
 ) -> tuple[float, float]:  # what was subtracted, what was divided by
     "Give the masked spectrograms mean 0 and standard deviation 1, and change the others likewise."
-    counted, n = mask.nonzero().flatten().split(1000), int(mask.sum()) * logs[0].numel()
+    counted, n = mask.nonzero().flatten().split(100), int(mask.sum()) * logs[0].numel()
     mean = sum(logs[part].double().sum() for part in counted) / n
     std = (sum(logs[part].double().sub_(mean).square_().sum() for part in counted) / (n - 1)).sqrt().clamp(min=1e-8)
     logs.sub_(mean.float()).div_(std.float())
