@@ -10,7 +10,7 @@ __all__ = ['up_forward', 'down_back', 'faster', 'slower', 'augment_dataset', 'ra
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 
 import torch
 from torch.nn import functional as F
@@ -112,6 +112,24 @@ def randn(shape, generator: torch.Generator | None, device, dtype=torch.float32)
     "Gaussian noise drawn where the generator lives (so the same seed gives the same numbers on any device), then moved."
     where = generator.device if generator is not None else "cpu"
     return torch.randn(shape, generator=generator, device=where, dtype=dtype).to(device)
+
+# %% ../nbs/10_augmentation.ipynb #b396636d
+def on_device(x, device: torch.device):
+    "Tensors, also those in a tuple, on a device; anything else as it is."
+    if isinstance(x, tuple):
+        return tuple(on_device(part, device) for part in x)
+    return x.to(device) if isinstance(x, torch.Tensor) else x
+
+
+def on_own_device(method: Callable) -> Callable:
+    "A method of a model that computes on the model's device, whichever its tensors are on, and answers where the first of them was; gradients flow."
+    @wraps(method)
+    def there(self, *given, **named):
+        first = next(iter((*given, *named.values())))
+        named = {name: on_device(value, self.device) for name, value in named.items()}
+        return on_device(method(self, *on_device(given, self.device), **named), first.device)
+
+    return there
 
 # %% ../nbs/10_augmentation.ipynb #92384ea9
 def random_shift(

@@ -14,9 +14,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
-from .augmentation import make_segments, random_segment
+from .augmentation import make_segments, on_own_device, random_segment
 from .core import seeded
-from .models import MELS_8K, Preset, Vocoder, WaveformDataset, on_own_device, vocoder_scores
+from .models import MELS_8K, Preset, Vocoder, WaveformDataset, vocoder_scores
 from .phase import compiled, phase_gradient
 from .spectrogram import HiFiGANMel, LogMel, log_mels
 from .stft import LEAST, magnitude_distance, make_window, overlap_add

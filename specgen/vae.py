@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .audio import peak_normalize, read_audio
-from .augmentation import randn
+from .augmentation import on_own_device, randn
 from .core import SpecgenError, choose, seeded
 from .datasets import AudioDataset, find_files
 from .evaluation import Evaluator, label_accuracy
-from .models import Model, Preset, check_labels, on_own_device, zero_init
+from .models import Model, Preset, check_labels, zero_init
 from .phase import spectral_convergence
 from .priors import Mixture, StandardNormal
 from .spectrogram import LogSTFT, Representation, rmse_db

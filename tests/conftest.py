@@ -1,5 +1,4 @@
 "What all tests need: Ctrl-C, also where it is ignored because they were started in the background; a GPU that computes as exactly as the CPU."
-import os
 import signal
 
 import pretend
@@ -15,7 +14,7 @@ torch.backends.cudnn.deterministic = True  # and what is the same twice
 
 
 def pytest_sessionstart():
-    if os.environ.get("SPECGEN_PRETEND"):  # see pretend.py
+    if pretend.PRETENDING:
         pretend.become_default()
 
 

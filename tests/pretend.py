@@ -34,6 +34,7 @@ INDEXING = {ops.index.Tensor, ops.index_put.default, ops.index_put_.default, ops
 FILLING = {ops.where.self, ops.fill.Tensor, ops.fill_.Tensor, ops.masked_fill.Tensor, ops.masked_fill_.Tensor}
 ROUNDED = {ops.mm.default, ops.addmm.default, ops.bmm.default, ops.convolution.default}
 FROM_PYTHON = {torch.tensor, torch.as_tensor, torch.asarray}  # torch answers these for "meta" without asking anybody
+PRETENDING = bool(os.environ.get("SPECGEN_PRETEND"))  # whether it is the device of all tests
 rounding = False  # whether products and convolutions come out otherwise than on the CPU
 
 

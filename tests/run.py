@@ -1,7 +1,8 @@
 """Everything that has to run: each notebook's fast cells and each file of tests, two at a time with one thread each, a line as each finishes.
 
-`python tests/run.py` runs all; further words pick the jobs whose names hold one of them. Torch processes that share cores with more threads slow one
-another down many times over: hence one thread each.
+`python tests/run.py` runs all; further words pick the jobs whose names hold one of them. `python tests/run.py --pretend ...` runs them as on a machine with a
+GPU, of which there need be none (see pretend.py), several times as slow. Torch processes that share cores with more threads slow one another down many times
+over: hence one thread each.
 """
 import os
 import subprocess
@@ -16,9 +17,10 @@ BIN = Path(sys.executable).parent
 LONG = ("test_pipeline", "31_", "22_", "20_", "test_training", "test_gan", "test_vae", "test_spectrogram", "28_", "29_", "18_", "13_", "03_")  # long: first
 
 
-def jobs() -> dict[str, list]:
+def jobs(pretend: bool = False) -> dict[str, list]:
     "A command for every notebook and every file of tests."
-    found = {path.name: [BIN / "nbdev_test", "--path", path, "--n_workers", "0"] for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
+    notebook = [sys.executable, ROOT / "tests" / "pretend.py"] if pretend else [BIN / "nbdev_test", "--n_workers", "0", "--path"]
+    found = {path.name: [*notebook, path] for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
     found |= {path.name: [sys.executable, "-m", "pytest", "-q", path] for path in sorted((ROOT / "tests").glob("test_*.py"))}
     return dict(sorted(found.items(), key=lambda job: next((k for k, start in enumerate(LONG) if job[0].startswith(start)), len(LONG))))
 
@@ -33,7 +35,9 @@ def run(name: str, command: list) -> tuple[str, float, subprocess.CompletedProce
 
 def main(words: list[str]):
     start, failed = time.perf_counter(), []
-    picked = {name: command for name, command in jobs().items() if not words or any(word in name for word in words)}
+    if pretend := words[:1] == ["--pretend"]:
+        os.environ["SPECGEN_PRETEND"], words = "1", words[1:]
+    picked = {name: command for name, command in jobs(pretend).items() if not words or any(word in name for word in words)}
     with ThreadPoolExecutor(WORKERS) as pool:
         for k, future in enumerate(as_completed(pool.submit(run, *job) for job in picked.items()), 1):
             name, seconds, done = future.result()

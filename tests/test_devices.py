@@ -15,7 +15,7 @@ import pytest
 import torch
 from fakes import fake_evaluator
 from made_up import noise, two_classes
-from pretend import DEVICE, NAME, pretend_device
+from pretend import DEVICE, NAME, PRETENDING, pretend_device
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -52,6 +52,7 @@ FBANK = Fbank(window="hamming", pool=2, mean=-6.0, std=9.0)
 QUIET = dict(progress=False, precision="fp32")
 HERE = torch.device("cpu")
 PLACES = HERE, DEVICE
+pytestmark = pytest.mark.skipif(PRETENDING, reason="it pretends by itself")
 every_place = pytest.mark.parametrize("place", PLACES, ids=("here", "there"))
 
 

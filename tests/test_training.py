@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_up import noise, two_classes
+from pretend import PRETENDING
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -29,6 +30,7 @@ from specgen.training import History, Meter, Run, TrainConfig, learning_rate, tr
 
 CONFIG = TrainConfig(steps=40, batch_size=33, lr=1e-2, warmup=5, ema=0.9, precision="fp32", checkpoint_every=7, log_every=4)
 DATA = (torch.linspace(-3, 3, 100)[:, None].repeat(1, 4), torch.linspace(-3, 3, 100).sin()[:, None])
+real_device = pytest.mark.skipif(PRETENDING, reason="the pretence ends at the process and at the thread, and float16 is float32 there")
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +120,7 @@ def test_a_function_is_told_how_far_it_is():
     assert told[-1] == (40, 40) and [step for step, _ in told] == list(range(4, 41, 4))
 
 
+@real_device
 def test_kill_9_then_resume_equals_the_undisturbed_run(tmp_path, undisturbed):
     code = f"import os, test_training as t\nt.run({str(tmp_path)!r}, t.at_call(30, lambda: os.kill(os.getpid(), 9)))"
     process = start(code)
@@ -147,6 +150,7 @@ def test_kill_9_while_writing_leaves_the_old_checkpoint(tmp_path, undisturbed, m
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint.safetensors", "history.csv", "history.png"]
 
 
+@real_device
 def test_ctrl_c_from_outside_saves_at_once(tmp_path, undisturbed):
     code = f"import time, test_training as t\nt.run({str(tmp_path)!r}, t.at_call(10, lambda: (print('ready', flush=True), time.sleep(1))))"
     process = start(code)
@@ -177,6 +181,7 @@ def test_signals_in_every_phase(tmp_path, undisturbed, number):
     assert_same(run(tmp_path), undisturbed[:2])
 
 
+@real_device
 def test_works_outside_the_main_thread(undisturbed):
     results = []
     thread = threading.Thread(target=lambda: results.append(run()))
@@ -659,6 +664,7 @@ def test_the_figure_of_a_long_history_keeps_every_validation(tmp_path, monkeypat
 # --- randomness
 
 
+@real_device
 def test_two_threads_train_as_if_alone(undisturbed):
     def work(k):
         results[k] = run(config=replace(CONFIG, seed=k), model=models[k])
@@ -679,10 +685,10 @@ def test_seeding_touches_no_gpu(monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("a GPU's state was touched")
 
-    undisturbed = run(device="cpu")
+    undisturbed, model = run(device="cpu"), make_model()
     for name in ("manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all", "get_rng_state", "get_rng_state_all"):
         monkeypatch.setattr(torch.cuda, name, forbidden)
-    assert_same(run(device="cpu", validate=lambda model: {"drawn": torch.rand(1)})[0:1] + (0,), (undisturbed[0], 0))
+    assert_same(run(device="cpu", model=model, validate=lambda model: {"drawn": torch.rand(1)})[0:1] + (0,), (undisturbed[0], 0))
 
 
 def test_validation_draws_the_same_and_disturbs_nothing(undisturbed):
@@ -712,6 +718,7 @@ def test_fp16_scales_its_loss_and_is_continued_bit_for_bit(tmp_path):
     assert whole[1][-1]["loss"] == pytest.approx(run()[1][-1]["loss"], rel=0.05)
 
 
+@real_device
 def test_fp16_passes_over_steps_that_overflow():
     def loss(model, batch, generator):
         return (model(batch[0]).float() * 1e4).square().mean()  # times the first scale, 65536, its gradient is infinite in float16
