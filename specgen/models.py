@@ -6,7 +6,6 @@
 __all__ = ['Preset', 'Model', 'save_samples', 'fit_recordings', 'WaveformDataset', 'Vocoder']
 
 # %% ../nbs/11_models.ipynb #78f02049
-import functools
 import inspect
 import math
 import os
@@ -141,24 +140,6 @@ def in_batches(
         for module, mode in modes.items():
             module.training = mode
     return finite(torch.cat(results), type(self).__name__)
-
-# %% ../nbs/11_models.ipynb #b396636d
-def on_device(x, device: torch.device):
-    "Tensors, also those in a tuple, on a device; anything else as it is."
-    if isinstance(x, tuple):
-        return tuple(on_device(part, device) for part in x)
-    return x.to(device) if isinstance(x, torch.Tensor) else x
-
-
-def on_own_device(method: Callable) -> Callable:
-    "A method of a model that computes on the model's device, whichever its tensors are on, and answers where the first of them was; gradients flow."
-    @functools.wraps(method)
-    def there(self, *given, **named):
-        first = next(iter((*given, *named.values())))
-        named = {name: on_device(value, self.device) for name, value in named.items()}
-        return on_device(method(self, *on_device(given, self.device), **named), first.device)
-
-    return there
 
 # %% ../nbs/11_models.ipynb #550db926
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # beside 'auto'
