@@ -6,96 +6,66 @@
 __all__ = ['main']
 
 # %% ../nbs/33_cli.ipynb #66a28a8f
-import json
 import os
 import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from types import SimpleNamespace
+from typing import Annotated
 
 import typer
+
+from .options import Also, Beta, By, Count, Dataset, Device, Files, Guidance, Json, Label, ModelFolder, Precision, Prior, Root, Seed, Size
+from .options import SoundFolder, Steps, Strict, Table, Temperature, Test, Top, Trained, Truncation, Voice
+from .options import add_fit, asked_or_own, commas, count_files, fit_model, load_vocoder, name_files, print_json, trained, wanted
+from .options import whole_numbers, write_drawn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
 # %% ../nbs/33_cli.ipynb #a6c2cba5
-app = typer.Typer(help="Spectrograms: name what they show, draw new ones, turn them back into sound.", no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-
-# %% ../nbs/33_cli.ipynb #3dd3947e
-Dataset = Annotated[str, typer.Option(help="digits (embedded), fsdd, audiomnist, esc10, esc50, or a folder with one folder of recordings per class.")]
-Root = Annotated[Path | None, typer.Option(readable=False, help="Where a named dataset lies, if not where SPECGEN_DATA or the cache says.")]
-By = Annotated[str, typer.Option(help="How test clips are chosen: official, speaker, fold or stratified.")]
-Test = Annotated[str | None, typer.Option(help="The speaker or the fold to test on.")]
-Size = Annotated[str, typer.Option("--preset", help="quick: seconds to a minute, small: minutes, source and paper: a GPU.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad recording instead of listing it in skipped.csv.")]
-Device = Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps; without it, a GPU if there is one.")]
-Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto: bf16 for training where the hardware has it, else fp32.")]
-ModelFolder = Annotated[Path, typer.Option("--out", readable=False, help="Folder of the model; a training that was stopped continues there.")]
-SoundFolder = Annotated[Path, typer.Option("--out", readable=False, help="Folder for the wavs and spectrograms.png.")]
-Trained = Annotated[str, typer.Option("--model", help="Folder of a trained model, the name of one that ships, or a Hub id.")]
-Label = Annotated[str | None, typer.Option("--class", help="The class to draw; without it, all in turn.")]
-Count = Annotated[int, typer.Option(min=1, help="How many sounds.")]
-Files = Annotated[list[Path], typer.Argument(readable=False, help="Recordings, or folders of them.")]
+HELP = ["-h", "--help"]
+app = typer.Typer(help="Spectrograms: name what they show, draw new ones, turn them back into sound.", no_args_is_help=True,
+                  pretty_exceptions_enable=False, context_settings={"help_option_names": HELP})
 
 # %% ../nbs/33_cli.ipynb #1fb0b1d6
-@app.callback()
-def specgen(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
-):
-    if version:
+def say_version(asked: bool):
+    if asked:
         from specgen import __version__
 
         typer.echo(f"specgen {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/33_cli.ipynb #39e2d1c0
-def fit_model(kind: type, dataset: str, out: Path, **how):
-    "Train a model on recordings, and say where it is and how well it does."
-    from specgen.core import read_json
-    from specgen.models import fit_recordings
 
-    fit_recordings(kind, dataset, out=out, **how)
-    scores = read_json(out / "scores.json") if (out / "scores.json").is_file() else {}
-    typer.echo(f"{out}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()) if scores else out)
+@app.callback()
+def specgen(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=say_version, help="Print the version and stop.")] = False,
+):
+    pass
 
 
-@contextmanager
-def trained(kind: type, source: str, device: str | None, precision: str):
-    "A trained model on its device; what it computes within is of the precision asked for, and float32 for 'auto'."
-    import torch
+def without_types(command):
+    "Flags take no value, so help shows none behind them."
+    for option in [*command.params, command.get_help_option(SimpleNamespace(help_option_names=HELP))]:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for below in getattr(command, "commands", {}).values():
+        without_types(below)
+    return command
 
-    from specgen.core import default_device
-    from specgen.models import autocast_dtype
+# %% ../nbs/33_cli.ipynb #c0de0001
+@app.command(rich_help_panel="Models")
+def models(as_json: Json = False):
+    "List the models that ship: what each does, its classes, the licence of its weights, its size, how it is used."
+    from specgen.saved import shipped_table
 
-    device = default_device(device)
-    dtype = None if precision == "auto" else autocast_dtype(precision, device)
-    model = kind.from_pretrained(source, device=device)
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        yield model
-
-# %% ../nbs/33_cli.ipynb #d51ae60b
-def wanted(model, label: str | None, n: int):
-    "Labels (n,) of one class or of all in turn, or n itself for a model that knows no classes. Raises `SpecgenError` for an unknown class."
-    import torch
-
-    from specgen.core import choose
-
-    classes = list(getattr(model, "classes", None) or [])
-    if label is not None:
-        return torch.full((n,), choose("class", label, {name: k for k, name in enumerate(classes)}))
-    return torch.arange(n) % len(classes) if classes else n
-
-
-def print_files(rows: list[dict], as_json: bool):
-    "What `predict_files` gives, as a table or as JSON."
+    rows = shipped_table()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-    for row in [] if as_json else rows:
-        typer.echo(row["file"])
-        for name, probability in zip(row["classes"], row["probabilities"], strict=True):
-            typer.echo(f"  {probability:6.1%}  {name}")
+        return print_json(rows)
+    for row in rows:
+        typer.echo(f"{row['name']}  {row['megabytes']} MB, {row['licence']}\n    {row['does']}")
+        if row["classes"]:
+            typer.echo(f"    classes: {', '.join(row['classes'])}")
+        typer.echo(f"    {row['used']}")
 
 # %% ../nbs/33_cli.ipynb #ffa1ea70
 @app.command(rich_help_panel="The digits pipeline")
@@ -121,9 +91,9 @@ def run(
 def generate(
     text: Annotated[str, typer.Argument(help="What to say: digits such as 0123456789, or class names with commas between them.")],
     out: SoundFolder = Path("spoken"),
-    model: Annotated[str | None, typer.Option(help="Without it, the run in runs/digits if there is one, else the model that ships.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Integration steps of the sampler; without it, the model's own.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="1 follows the asked class, more insists; without it, the model's own.")] = None,
+    model: Trained = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
     seed: Seed = 0,
     device: Device = None,
     precision: Precision = "auto",
@@ -134,85 +104,50 @@ def generate(
     for path in generate_speech(text, out=out, model=model, steps=steps, guidance=guidance, seed=seed, device=device, precision=precision):
         typer.echo(path)
 
-# %% ../nbs/33_cli.ipynb #0312507d
-def write_drawn(model, spectrograms, names: list[str], out: Path, *, vocoder=None, joined: bool = False):
-    "Sounds and spectrograms into files, and their paths onto the screen."
-    from specgen.models import save_samples
-
-    spectrograms = spectrograms.float()
-    sounds = model.to_audio(spectrograms, **({"vocoder": vocoder} if vocoder else {}))
-    shown = dict(spectrograms=spectrograms, representation=model.representation)
-    for path in save_samples(out, names, sounds, model.representation.sample_rate, joined=joined, **shown):
-        typer.echo(path)
-
 # %% ../nbs/33_cli.ipynb #b7e8e9f3
 classify = typer.Typer(help="Train a classifier of recordings, and name recordings with it.", no_args_is_help=True)
 app.add_typer(classify, name="classify", rich_help_panel="Classification")
-
-
-@classify.command("fit")
-def classify_fit(
-    dataset: Dataset = "digits",
-    root: Root = None,
-    by: By = "official",
-    test: Test = None,
-    preset: Size = "small",
-    out: ModelFolder = Path("runs/classifier"),
-    seed: Seed = 0,
-    strict: Strict = False,
-    device: Device = None,
-    precision: Precision = "auto",
-):
-    "Train on recordings, test on those held out, save the model."
-    from specgen.classifier import Classifier
-
-    fit_model(Classifier, dataset, out, root=root, by=by, test=test, preset=preset, seed=seed, strict=strict, device=device, precision=precision)
+add_fit(classify, "classify", "classifier", "Classifier", "Train on recordings, test on those held out, save the model.")
 
 # %% ../nbs/33_cli.ipynb #79b013ff
 @classify.command("predict")
 def classify_predict(
-    folder: Annotated[Path, typer.Argument(readable=False, help="Unlabelled recordings, in it and in the folders below.")],
-    model: Trained = "runs/classifier",
-    out: Annotated[Path, typer.Option(readable=False, help="CSV to write: ID,Class, one row a file.")] = Path("submissions.csv"),
+    files: Files,
+    model: Trained = None,
+    out: Table = None,
+    top: Top = 5,
+    as_json: Json = False,
     device: Device = None,
     precision: Precision = "auto",
 ):
-    "Name every recording of a folder."
-    from specgen.classifier import Classifier, submit
+    "Name recordings."
+    from specgen.classifier import Classifier
 
-    with trained(Classifier, model, device, precision) as network:
-        done = submit(folder, network, out)
-    typer.echo(f"{done.path}: {done.n_predicted} files")
-    if done.unreadable:
-        typer.echo(f"specgen: {len(done.unreadable)} files can't be read; {done.unreadable_path} lists them", err=True)
+    name_files(Classifier, asked_or_own(model, "classify"), files, out, top, as_json, device=device, precision=precision)
 
 # %% ../nbs/33_cli.ipynb #ev320001
 @classify.command("evaluate")
 def classify_evaluate(
-    dataset: Dataset,
+    dataset: Dataset = "digits",
     root: Root = None,
-    model: Trained = "runs/classifier",
-    also: Annotated[list[str] | None, typer.Option(help="Another trained model of the same classes, asked too: the mean of the probabilities counts.")] = None,
-    strict: Strict = False, device: Device = None, precision: Precision = "auto",
+    model: Trained = None,
+    also: Also = None,
+    strict: Strict = False,
+    as_json: Json = False,
+    device: Device = None,
+    precision: Precision = "auto",
 ):
-    "Count how many labelled recordings are named rightly, of each class, such as those of other speakers and microphones; and the most frequent mistake."
+    "Count how many labelled recordings are named rightly, such as those of other speakers and microphones."
     from specgen.classifier import Classifier
 
-    with trained(Classifier, model, device, precision) as network:
+    with trained(Classifier, asked_or_own(model, "classify"), device, precision) as network:
         others = [Classifier.from_pretrained(source, device=network.device) for source in also or []]
-        for row in network.evaluate_recordings(dataset, root, others=others, strict=strict):
-            typer.echo(f"{row['class']:16}{row['right']:6d} of {row['n']:6d}  {row['right'] / max(row['n'], 1):6.1%}  {row['taken_for']}".rstrip())
+        count_files(network, dataset, root, strict, as_json, others=others)
 
-# %% ../nbs/33_cli.ipynb #a3773471
-transformer = typer.Typer(help="Train the Audio Spectrogram Transformer in folds, and name recordings with it.", no_args_is_help=True)
+# %% ../nbs/33_cli.ipynb #c0de0010
+transformer = typer.Typer(help="Train the Audio Spectrogram Transformer, also in folds, and name recordings with it.", no_args_is_help=True)
 app.add_typer(transformer, name="transformer", rich_help_panel="Classification")
-
-
-def whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    "Numbers with commas between them."
-    if not all(fold.strip().isdigit() for fold in text.split(",")):
-        raise typer.BadParameter(f"'{text}': give numbers with commas between, such as 1,2,3", param_hint=option)
-    return tuple(int(fold) for fold in text.split(","))
+add_fit(transformer, "transformer", "audio_transformer", "AST", "Train on recordings, test on those held out, save the model.")
 
 # %% ../nbs/33_cli.ipynb #7f26ed18
 @transformer.command("cv")
@@ -221,7 +156,7 @@ def transformer_cv(
     root: Root = None,
     folds: Annotated[str, typer.Option(help="Folds to test on, with commas between.")] = "1,2,3,4,5",
     preset: Size = "small",
-    out: Annotated[Path, typer.Option(readable=False, help="Folder of the folds; finished ones are kept, a stopped one continues.")] = Path("runs/transformer"),
+    out: Annotated[Path, typer.Option(readable=False, help="Folder of the folds; a training that was stopped continues there.")] = Path("runs/transformer_cv"),
     seed: Seed = 0,
     strict: Strict = False,
     device: Device = None,
@@ -241,63 +176,75 @@ def transformer_cv(
 @transformer.command("predict")
 def transformer_predict(
     files: Files,
-    model: Trained = "specgen/ast-esc10",
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each file.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    model: Trained = None,
+    out: Table = None,
+    top: Top = 5,
+    as_json: Json = False,
     device: Device = None,
     precision: Precision = "auto",
 ):
-    "Say what is heard in each recording, and how surely."
+    "Name what is heard in recordings."
     from specgen.audio_transformer import AST
-    from specgen.datasets import readable_files
 
-    with trained(AST, model, device, precision) as network:
-        print_files(network.predict_files(readable_files(files, lambda line: typer.echo(line, err=True)), top), as_json)
+    name_files(AST, asked_or_own(model, "transformer", "specgen/ast-esc10"), files, out, top, as_json, device=device, precision=precision)
+
+# %% ../nbs/33_cli.ipynb #c0de0011
+@transformer.command("evaluate")
+def transformer_evaluate(
+    dataset: Dataset = "digits",
+    root: Root = None,
+    model: Trained = None,
+    strict: Strict = False,
+    as_json: Json = False,
+    device: Device = None,
+    precision: Precision = "auto",
+):
+    "Count how many labelled recordings are named rightly."
+    from specgen.audio_transformer import AST
+
+    with trained(AST, asked_or_own(model, "transformer", "specgen/ast-esc10"), device, precision) as network:
+        count_files(network, dataset, root, strict, as_json)
+
+# %% ../nbs/33_cli.ipynb #c0de0020
+flow = typer.Typer(help="Train flow matching of words, and draw sounds with it.", no_args_is_help=True)
+app.add_typer(flow, name="flow", rich_help_panel="Generation")
+add_fit(flow, "flow", "pipeline", "DigitGenerator", "Filter recordings, train autoencoder and velocity network, save them as one model.")
+
+# %% ../nbs/33_cli.ipynb #c0de0021
+@flow.command("sample")
+def flow_sample(
+    out: SoundFolder = Path("sounds/flow"),
+    label: Label = None,
+    n: Count = 8,
+    model: Trained = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    device: Device = None,
+    precision: Precision = "auto",
+):
+    "Draw sounds."
+    from specgen.pipeline import DigitGenerator
+
+    with trained(DigitGenerator, asked_or_own(model, "flow", "specgen/flow-digits"), device, precision) as generator:
+        labels = wanted(generator, label, n)
+        drawn = generator.sample(labels, steps=steps, guidance=guidance, seed=seed)
+    write_drawn(generator, drawn, [generator.classes[k] for k in labels.tolist()], out)
 
 # %% ../nbs/33_cli.ipynb #23d31364
 gan = typer.Typer(help="Train a conditional GAN of log-mels, and draw sounds with it.", no_args_is_help=True)
 app.add_typer(gan, name="gan", rich_help_panel="Generation")
-
-
-@gan.command("fit")
-def gan_fit(
-    dataset: Dataset = "digits",
-    root: Root = None,
-    by: By = "official",
-    test: Test = None,
-    preset: Size = "small",
-    out: ModelFolder = Path("runs/gan"),
-    seed: Seed = 0,
-    strict: Strict = False,
-    device: Device = None,
-    precision: Precision = "auto",
-):
-    "Train generator and discriminator, save the generator."
-    from specgen.gan import GAN
-
-    fit_model(GAN, dataset, out, root=root, by=by, test=test, preset=preset, seed=seed, strict=strict, device=device, precision=precision)
-
-# %% ../nbs/33_cli.ipynb #90e92dcc
-def load_vocoder(source: str, device):
-    "A trained vocoder of either kind, on a device."
-    from specgen.core import SpecgenError
-    from specgen.spectral_vocoder import SpectralVocoder
-    from specgen.vocoder import HiFiGAN
-
-    try:
-        return SpectralVocoder.from_pretrained(source, device=device)
-    except SpecgenError:
-        return HiFiGAN.from_pretrained(source, device=device)
+add_fit(gan, "gan", "gan", "GAN", "Train generator and discriminator, save the generator.")
 
 # %% ../nbs/33_cli.ipynb #740d5334
 @gan.command("sample")
 def gan_sample(
-    out: SoundFolder,
+    out: SoundFolder = Path("sounds/gan"),
     label: Label = None,
     n: Count = 8,
-    model: Trained = "specgen/gan-digits",
-    truncation: Annotated[float | None, typer.Option(min=0, help="Less draws more typical sounds; without it, as the model was made for.")] = None,
-    vocoder: Annotated[str | None, typer.Option(help="A vocoder for the model's mels; without it, phase retrieval.")] = None,
+    model: Trained = None,
+    truncation: Truncation = None,
+    vocoder: Voice = None,
     seed: Seed = 0,
     device: Device = None,
     precision: Precision = "auto",
@@ -305,7 +252,7 @@ def gan_sample(
     "Draw sounds."
     from specgen.gan import GAN
 
-    with trained(GAN, model, device, precision) as generator:
+    with trained(GAN, asked_or_own(model, "gan", "specgen/gan-digits"), device, precision) as generator:
         labels = wanted(generator, label, n)
         drawn = generator.sample(labels, truncation=truncation, seed=seed)
     sound = load_vocoder(vocoder, generator.device) if vocoder else None
@@ -314,8 +261,7 @@ def gan_sample(
 # %% ../nbs/33_cli.ipynb #4297fcfb
 vae = typer.Typer(help="Train a variational autoencoder of words; reconstruct, draw and interpolate with it.", no_args_is_help=True)
 app.add_typer(vae, name="vae", rich_help_panel="Generation")
-Prior = Annotated[Literal["standard", "mixture", "conditional"], typer.Option(help="Of the latents; conditional can be asked for a class.")]
-Beta = Annotated[float, typer.Option(min=0, help="Weight of the KL divergence.")]
+SHIPPED_VAE = "specgen/vae-digits"
 
 
 @vae.command("fit")
@@ -343,8 +289,8 @@ def vae_fit(
 @vae.command("reconstruct")
 def vae_reconstruct(
     files: Files,
-    out: SoundFolder,
-    model: Trained = "specgen/vae-digits",
+    out: SoundFolder = Path("sounds/vae_reconstructed"),
+    model: Trained = None,
     device: Device = None,
     precision: Precision = "auto",
 ):
@@ -355,7 +301,7 @@ def vae_reconstruct(
     from specgen.vae import VAE
 
     paths = readable_files(files, lambda line: typer.echo(line, err=True))
-    with trained(VAE, model, device, precision) as network:
+    with trained(VAE, asked_or_own(model, "vae", SHIPPED_VAE), device, precision) as network:
         given = network.encode_files(paths)
         both = torch.stack([given, network.reconstruct(given).to(given)], 1).flatten(0, 1)
     write_drawn(network, both, [f"{path.stem}_{part}" for path in paths for part in ("given", "returned")], out)
@@ -363,11 +309,11 @@ def vae_reconstruct(
 # %% ../nbs/33_cli.ipynb #2ac6a590
 @vae.command("sample")
 def vae_sample(
-    out: SoundFolder,
+    out: SoundFolder = Path("sounds/vae"),
     label: Label = None,
     n: Count = 8,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Less draws more typical sounds; without it, as the model was made for.")] = None,
-    model: Trained = "specgen/vae-digits",
+    temperature: Temperature = None,
+    model: Trained = None,
     seed: Seed = 0,
     device: Device = None,
     precision: Precision = "auto",
@@ -375,7 +321,7 @@ def vae_sample(
     "Draw sounds from the prior."
     from specgen.vae import VAE
 
-    with trained(VAE, model, device, precision) as network:
+    with trained(VAE, asked_or_own(model, "vae", SHIPPED_VAE), device, precision) as network:
         labels = wanted(network, label, n)
         drawn = network.sample(labels, temperature=temperature, seed=seed)
     names = ["sample"] * n if isinstance(labels, int) else [network.classes[k] for k in labels.tolist()]
@@ -386,25 +332,20 @@ def vae_sample(
 def vae_interpolate(
     a: Annotated[Path, typer.Argument(readable=False, help="Recording to start from.")],
     b: Annotated[Path, typer.Argument(readable=False, help="Recording to arrive at.")],
-    out: SoundFolder,
+    out: SoundFolder = Path("sounds/vae_between"),
     steps: Annotated[int, typer.Option(min=2, help="Sounds on the way, both ends with them.")] = 8,
-    model: Trained = "specgen/vae-digits",
+    model: Trained = None,
     device: Device = None,
     precision: Precision = "auto",
 ):
     "Go from one recording to another through the latents; joined.wav holds all steps."
     from specgen.vae import VAE
 
-    with trained(VAE, model, device, precision) as network:
+    with trained(VAE, asked_or_own(model, "vae", SHIPPED_VAE), device, precision) as network:
         drawn = network.interpolate(*network.encode_files([a, b]), steps)
     write_drawn(network, drawn, ["step"] * steps, out, joined=True)
 
 # %% ../nbs/33_cli.ipynb #5c02e002
-def commas(text: str) -> tuple[str, ...]:
-    "The words between commas."
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 @app.command(rich_help_panel="Generation")
 def score(
     dataset: Annotated[str, typer.Option(help="Of words: digits, fsdd, audiomnist, or a folder with one folder of recordings per class.")] = "fsdd",
@@ -415,6 +356,7 @@ def score(
     speakers: Annotated[str, typer.Option(help="To be left out, each for a table of their own, with commas between.")] = "",
     methods: Annotated[str, typer.Option(help="Some of flow, unet (the source's network), gan, vae, mixture.")] = "flow,gan,vae,mixture",
     n: Annotated[int, typer.Option("--sounds", min=2, help="Sounds of every row.")] = 300,
+    as_json: Json = False,
     device: Device = None,
     precision: Precision = "auto",
 ):
@@ -423,6 +365,8 @@ def score(
 
     how = dict(root=root, out=out, preset=preset, n=n, device=device, precision=precision)
     table = score_generators(dataset, seeds=whole_numbers(seeds, "--seeds"), speakers=commas(speakers), methods=commas(methods), **how)
+    if as_json:
+        return print_json(table)
     for split in dict.fromkeys(row["split"] for row in table):
         typer.echo(f"{split}\n{score_lines(table, split)}")
     typer.echo(out / "scoreboard.html")
@@ -447,30 +391,23 @@ def reassign(
 def invert(
     features: Annotated[Path, typer.Argument(readable=False, help="Features that `specgen reassign` wrote, .npz.")],
     wav: Annotated[Path, typer.Argument(readable=False, help="Sound to write.")],
+    as_json: Json = False,
 ):
     "Turn a reassigned spectrogram back into its sound, up to one sign."
     from specgen.exact_inverse import invert_file
 
-    result = invert_file(features, wav)
-    typer.echo(f"{wav}: {result.solved:.1%} of the frames solved, residual {result.residual:.1e}")
+    result = invert_file(features, wav, progress=sys.stderr.isatty())
+    if as_json:
+        print_json(dict(wav=str(wav), solved=float(result.solved), residual=float(result.residual), trusted=bool(result.trusted), warning=result.warning))
+    else:
+        typer.echo(f"{wav}: {result.solved:.1%} of the frames solved, residual {result.residual:.1e}")
     if not result.trusted:
         typer.echo(f"specgen: {result.warning}", err=True)
 
 # %% ../nbs/33_cli.ipynb #5dc6116d
-EARLIER = {("ast",): "transformer", ("vae", "walk"): "interpolate"}
-EARLIER_OPTIONS = {"--corpus": "--dataset", "--train": "--dataset", "--sr": "--sample-rate"}
-
-
-def renamed(argv: list[str]) -> list[str]:
-    "Arguments with today's names of commands and options, and the home folder for `~`, which shells leave in `--out=~/x`."
-    words = [re.sub("(?<==)~(?=/|$)|^~(?=/)", lambda _: os.path.expanduser("~"), word, count=1) for word in argv]
-    for old, new in EARLIER.items():
-        if tuple(words[: len(old)]) == old:
-            words[len(old) - 1] = new
-    for k, word in enumerate(words):
-        option, given, value = word.partition("=")
-        words[k] = EARLIER_OPTIONS.get(option, option) + given + value
-    return words
+def at_home(argv: list[str]) -> list[str]:
+    "Arguments with the home folder for `~` where a path starts with it."
+    return [re.sub("(?<==)~(?=/|$)|^~(?=/)", lambda _: os.path.expanduser("~"), word, count=1) for word in argv]
 
 # %% ../nbs/33_cli.ipynb #a3f8b89d
 def main(
@@ -478,7 +415,8 @@ def main(
 ):
     "The entry point of the `specgen` command: exit code 0 when done, 2 for bad input and what the system refuses, 130 for Ctrl-C."
     try:
-        code = app(renamed(sys.argv[1:] if argv is None else argv), standalone_mode=False)  # 130 where typer has caught Ctrl-C itself
+        command = without_types(typer.main.get_command(app))
+        code = command(at_home(sys.argv[1:] if argv is None else argv), standalone_mode=False)  # 130 where typer has caught Ctrl-C itself
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:

@@ -23,8 +23,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .audio import check_most, read_audio, write_audio
-from .core import as_path, atomic
+from .audio import SOUND_SUFFIXES, check_most, read_audio, write_audio
+from .core import SpecgenError, as_path, atomic
 from .frame_solver import Equations, FAST, check_places, check_precision, check_shapes, frame_costs, frame_tables
 from .frame_solver import known_samples, levenberg_marquardt, make_equations, one_scale, solve_group
 from .frame_starts import Taps, frame_taps, grow_spectrum
@@ -446,10 +446,18 @@ def write_features(npz: Path, parts: list[np.ndarray], settings: dict) -> Path:
         np.savez(temporary, **dict(zip(("freqs", "times", "mags"), parts, strict=True)), settings=json.dumps(settings))
     return npz
 
+
+def as_npz(path: str | Path) -> Path:
+    "The name of a features file; without an ending it gets .npz. Raises `SpecgenError` for another ending."
+    path = as_path(path)
+    if path.suffix not in ("", ".npz"):
+        raise SpecgenError(f"{path}: features are written as .npz; end the name so")
+    return path.with_suffix(".npz")
+
 # %% ../nbs/29_exact_inverse.ipynb #ac1870f5
 def reassign_file(
     wav: str | Path,  # sound to read
-    npz: str | Path,  # features to write
+    npz: str | Path,  # features to write, .npz; added where the name has no ending
     *,
     sample_rate: int | None = None,  # hertz, resampled first; None keeps the file's own
     n_fft: int = 80,  # samples
@@ -462,8 +470,8 @@ def reassign_file(
     clip: bool = False,  # places to the band and the duration
 ) -> Path:  # the path written
     "The reassigned spectrogram of a sound file, in float64, with its settings, as .npz. Raises `SpecgenError` for a file that is no whole sound."
+    npz, win = as_npz(npz), n_fft if win_length is None else win_length
     y, rate = read_audio(wav, sample_rate, check=True)
-    win, npz = n_fft if win_length is None else win_length, as_path(npz).with_suffix(".npz")
     hop = max(1, win // 4) if hop_length is None else hop_length
     (framing := Framing(rate, n_fft, hop, win, window, center)).check()
     check_most(3 * (n_fft // 2 + 1) * (len(y) // hop), "features", f"{wav}: the reassigned spectrogram of {len(y)} samples")
@@ -476,9 +484,13 @@ def reassign_file(
 def invert_file(
     npz: str | Path,  # features written by `reassign_file`
     wav: str | Path,  # sound to write
+    *,
+    progress: bool | None = None,  # a bar; by default on long sounds
 ) -> Inversion:
     "The sound of a features file. Raises `SpecgenError` when the file is not one."
     parts, settings = read_features(as_path(npz))
-    sound, result = invert(*parts, **{**settings, "length": int(settings["length"])})
+    if as_path(wav).suffix.lower() not in SOUND_SUFFIXES:
+        raise SpecgenError(f"{wav}: no sound file is named so; end the name in .wav, .flac, .ogg or .mp3")
+    sound, result = invert(*parts, **{**settings, "length": int(settings["length"])}, progress=progress)
     write_audio(wav, torch.from_numpy(sound).float(), int(settings["sr"]))
     return result

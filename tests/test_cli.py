@@ -10,7 +10,8 @@ import pytest
 import torch
 import typer
 
-from specgen.cli import app, commas, main, renamed
+import specgen
+from specgen.cli import app, at_home, commas, main
 
 
 def does(capsys, *words) -> list[str]:
@@ -52,27 +53,58 @@ def test_spaces_around_commas_belong_to_no_word():
 
 def test_the_same_options_have_the_same_meaning_and_default():
     every = commands()
-    assert {"run", "generate", "reassign", "invert", "classify fit", "classify predict", "classify evaluate", "gan fit", "gan sample", "vae fit",
-            "vae reconstruct", "vae sample", "vae interpolate", "transformer cv", "transformer predict", "score"} <= every.keys()
-    fits = ["run", "classify fit", "gan fit", "vae fit", "transformer cv"]
+    verbs = {"classify": "fit predict evaluate", "transformer": "fit predict evaluate cv", "flow": "fit sample", "gan": "fit sample",
+             "vae": "fit sample reconstruct interpolate"}
+    grammar = {f"{family} {verb}" for family, own in verbs.items() for verb in own.split()}
+    assert every.keys() == grammar | {"run", "generate", "models", "score", "reassign", "invert"}
+    fits = ["run", "transformer cv", *(name for name in grammar if name.endswith(" fit"))]
     for name in fits:
         assert {"--dataset", "--root", "--preset", "--out", "--seed", "--strict", "--device", "--precision"} <= every[name].keys(), name
-    for option in ("--root", "--by", "--test", "--preset", "--seed", "--strict", "--device", "--precision", "--class", "--n"):
-        seen = [(command[option].help, command[option].default) for command in every.values() if option in command]
+    for option in ("--root", "--by", "--test", "--preset", "--seed", "--strict", "--device", "--precision", "--class", "--n", "--model", "--json", "--top",
+                   "--steps", "--guidance"):
+        used = {name: command for name, command in every.items() if option in command and (name, option) != ("vae interpolate", "--steps")}
+        seen = [(command[option].help, command[option].default) for command in used.values()]
         assert len(seen) > 1 and len(set(seen)) == 1, option
-    assert {every[name]["--dataset"].default for name in fits if name != "transformer cv"} == {"digits"}
+    assert {every[name]["--dataset"].default for name in every if "--dataset" in every[name] and name not in ("transformer cv", "score")} == {"digits"}
     for name, options in every.items():
-        if name not in ("reassign", "invert"):
+        if name not in ("reassign", "invert", "models"):
             assert {"--device", "--precision"} <= options.keys(), name
         assert all(option.help for option in options.values() if option.name != "help"), name
+        assert not [option for option in options if option in ("--corpus", "--train", "--sr")], name
+        assert "--out" not in options or not options["--out"].required, name
+    assert every["gan sample"]["--truncation"].help != every["vae sample"]["--temperature"].help
 
 
-def test_earlier_words_still_work(capsys, tmp_path):
-    assert renamed(["run", "--corpus", "fsdd", "--sr=8000"]) == ["run", "--dataset", "fsdd", "--sample-rate=8000"]
-    assert renamed(["ast", "predict", "ast", "walk"]) == ["transformer", "predict", "ast", "walk"]
-    assert renamed(["vae", "walk", "a.wav"]) == ["vae", "interpolate", "a.wav"]
-    assert "nowhere" in fails(capsys, "run", "--corpus", tmp_path / "nowhere", "--out", tmp_path / "run")
-    assert "--corpus" not in "".join(f"{name} {' '.join(options)}" for name, options in commands().items())
+def test_a_place_that_is_not_named_is_named_after_the_command():
+    every = commands()
+    folders = {name: str(options["--out"].default) for name, options in every.items() if "--out" in options}
+    assert {name: place for name, place in folders.items() if name.endswith((" fit", " sample"))} == {
+        **{f"{family} fit": f"runs/{family}" for family in ("classify", "transformer", "flow", "gan", "vae")},
+        **{f"{family} sample": f"sounds/{family}" for family in ("flow", "gan", "vae")}}
+    places = [place for place in folders.values() if place != "None"]
+    assert len(set(places)) == len(places)
+
+
+def test_flags_show_no_type_and_the_version_is_told(capsys):
+    for words in (["run"], ["transformer", "predict"], []):
+        shown = "\n".join(does(capsys, *words, "--help"))
+        assert "bool" not in shown and "Show this message" in shown
+    assert does(capsys, "--version") == [f"specgen {specgen.__version__}"]
+    assert "--install-completion" in "\n".join(does(capsys, "--help"))
+
+
+def test_models(capsys):
+    rows = json.loads("\n".join(does(capsys, "models", "--json")))
+    assert {row["name"] for row in rows} >= {"specgen/flow-digits", "specgen/gan-esc10", "specgen/vae-digits", "specgen/ast-esc10"}
+    for row in rows:
+        assert row["does"] and row["licence"].startswith(("cc-by", "apache")) and 0 < row["megabytes"] < 10 and row["used"], row
+    shown = "\n".join(does(capsys, "models"))
+    assert "classes: 0, 1, 2" in shown and not [row for row in rows if row["name"] not in shown]
+
+
+def test_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert at_home(["--out=~/x", "~/y", "~", "a~/b", "--class=~"]) == ["--out=/somewhere/x", "/somewhere/y", "~", "a~/b", "--class=/somewhere"]
 
 
 def test_mistakes_are_told_in_one_line(capsys, tmp_path):
@@ -83,6 +115,8 @@ def test_mistakes_are_told_in_one_line(capsys, tmp_path):
     assert "--folds" in fails(capsys, "transformer", "cv", "--folds", "1,two", "--out", tmp_path / "none")
     assert "--n" in fails(capsys, "gan", "sample", "--n", "0", "--out", tmp_path / "none")
     assert "no such" in fails(capsys, "reassign", tmp_path / "no.wav", tmp_path / "no.npz")
+    assert "end the name so" in fails(capsys, "reassign", tmp_path / "no.wav", tmp_path / "no.wav")
+    assert "of one folder" in fails(capsys, "transformer", "predict", tmp_path, tmp_path, "--out", tmp_path / "t.csv")
     assert not list(tmp_path.iterdir())
 
 
@@ -106,6 +140,11 @@ def test_classify(sounds, tmp_path, capsys):
         does(capsys, "classify", "predict", sounds / "hum", "--model", tmp_path / "model", "--out", out, "--precision", precision)
         with open(out, newline="") as file:
             assert [row["Class"] for row in csv.DictReader(file)] == ["hum"] * 12
+        assert not list(tmp_path.glob("*_unreadable.csv"))
+    answers = json.loads("\n".join(does(capsys, "classify", "predict", sounds / "hum", "--model", tmp_path / "model", "--json", "--top", "1")))
+    assert [row["classes"] for row in answers] == [["hum"]] * 12
+    rows = json.loads("\n".join(does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model", "--json")))
+    assert [row["class"] for row in rows] == ["hiss", "hum", "all"] and rows[-1]["n"] == 24
     lines = does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model")
     assert len(lines) == 3 and lines[-1].startswith("all") and " of     24 " in lines[-1]
     assert does(capsys, "classify", "evaluate", "--dataset", sounds, "--model", tmp_path / "model", "--also", tmp_path / "model") == lines
@@ -119,7 +158,11 @@ def test_classify(sounds, tmp_path, capsys):
     assert "has the class 'bark'" in fails(capsys, "classify", "evaluate", "--dataset", tmp_path / "other", "--model", tmp_path / "model")
     refused = fails(capsys, "classify", "fit", "--dataset", sounds, "--by", "fold", "--test", "1", "--out", tmp_path / "none")
     assert "no split by fold" in refused and not (tmp_path / "none").exists()
-    assert "no such folder" in fails(capsys, "classify", "predict", tmp_path / "nowhere", "--model", tmp_path / "model")
+    assert "no such" in fails(capsys, "classify", "predict", tmp_path / "nowhere", "--model", tmp_path / "model")
+    csv_of = ("classify", "predict", tmp_path / "damaged", "--model", tmp_path / "model", "--out", tmp_path / "some.csv")
+    assert does(capsys, *csv_of) == [f"{tmp_path / 'some.csv'}: 1 files"] and (tmp_path / "some_unreadable.csv").is_file()
+    (tmp_path / "damaged" / "hum" / "2.wav").unlink()
+    assert does(capsys, *csv_of) and not (tmp_path / "some_unreadable.csv").exists()
 
 
 def test_gan(sounds, tmp_path, capsys):
@@ -175,6 +218,14 @@ def test_vae(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_flow_draws_one_class_or_all_in_turn(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = does(capsys, "flow", "sample", "--n", "3")
+    assert [Path(line).as_posix() for line in lines] == [f"sounds/flow/{k}_00{k}.wav" for k in range(3)] + ["sounds/flow/spectrograms.png"]
+    assert [Path(line).name for line in does(capsys, "flow", "sample", "--n", "1", "--class", "7", "--steps", "2")][0] == "7_000.wav"
+    assert "class 'rooster'" in fails(capsys, "flow", "sample", "--class", "rooster")
+
+
 def test_transformer(sounds, tmp_path, capsys):
     wav = sounds / "hiss" / "0.wav"
     (row,) = json.loads("\n".join(does(capsys, "transformer", "predict", wav, "--top", "2", "--json")))
@@ -182,6 +233,7 @@ def test_transformer(sounds, tmp_path, capsys):
     named = does(capsys, "transformer", "predict", wav, "--top", "1", "--precision", "bf16")
     assert named[0] == str(wav) and named[1].split()[-1] == row["classes"][0]
     assert "fold" in fails(capsys, "transformer", "cv", "--dataset", sounds, "--out", tmp_path / "none")
+    assert "has the class 'hiss'" in fails(capsys, "transformer", "evaluate", "--dataset", sounds)
     assert "truncated" in fails(capsys, "transformer", "predict", cut(wav, tmp_path))
 
 
@@ -195,6 +247,9 @@ def test_there_and_back(sounds, tmp_path, capsys):
     given, back = (read_audio(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
     assert min((given - back).abs().max(), (given + back).abs().max()) < 1e-3
     assert "specgen reassign" in fails(capsys, "invert", tmp_path / "a.wav", tmp_path / "c.wav")
+    told = json.loads("\n".join(does(capsys, "invert", tmp_path / "a.npz", tmp_path / "d.wav", "--json")))
+    assert told["trusted"] and told["solved"] == 1.0 and told["wav"].endswith("d.wav")
+    assert ".wav, .flac" in fails(capsys, "invert", tmp_path / "a.npz", tmp_path / "d.txt")
 
 
 def cut(path: Path, folder: Path | None = None) -> Path:
@@ -229,7 +284,8 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch, tmp_path):
 def test_a_reader_that_leaves_is_no_error(words):
     "As in `specgen ... | head -1`."
     answer = "SimpleNamespace(solved=1.0, residual=0.0, trusted=True)"
-    code = f"import sys; from types import SimpleNamespace; import specgen.cli as c, specgen.exact_inverse as e; e.invert_file = lambda *a: {answer}; c.main()"
+    code = "import sys; from types import SimpleNamespace; import specgen.cli as c, specgen.exact_inverse as e; "
+    code += f"e.invert_file = lambda *a, **how: {answer}; c.main()"
     reads, writes = os.pipe()
     os.close(reads)
     done = subprocess.run([sys.executable, "-c", code, *words.split()], stdout=writes, stderr=subprocess.PIPE, text=True)
