@@ -3,6 +3,7 @@
 # make fuzz    thousands of damaged inputs of every kind, with counts
 # make bench   every job beside its peers, on one thread and on two: benchmarks/results/speed.csv; at most twenty minutes
 # make lab     the notebooks in JupyterLab
+# make test-ui every notebook in JupyterLab in a headless Chromium: Run All, no error, pictures and players; ARGS="--quick", ARGS=--data, ARGS=gan
 # make book    run every notebook, slow cells too, and keep the outputs
 # make readme  README.md from nbs/index.ipynb
 # make figures the longest module, definition and cell; the public names; what imports what
@@ -14,7 +15,7 @@ READY := .venv/ready
 OUT ?= runs/digits
 README_DIR ?= .
 
-.PHONY: run test fuzz bench lab book readme figures
+.PHONY: run test test-ui fuzz bench lab book readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -36,7 +37,11 @@ figures: $(READY)
 	$(BIN)/python tests/figures.py
 
 lab: $(READY)
+	$(BIN)/jupyter trust nbs/*.ipynb
 	$(BIN)/jupyter lab nbs
+
+test-ui: $(READY)
+	$(BIN)/python tests/ui.py $(ARGS)
 
 book: $(READY)
 	for notebook in nbs/[0-9]*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook || exit 1; done
