@@ -183,8 +183,9 @@ def esc50_rows(table: Path) -> list[dict[str, str]]:
 # %% ../nbs/07_recordings.ipynb #1e6ea548
 def esc50_places(folder: Path) -> tuple[Path, Path]:
     "The table and the folder of sounds: `meta/esc50.csv` and `audio`, or `esc50.csv` and `audio/audio`, as Kaggle's widely used copy has them."
-    table, deeper = folder / "meta" / "esc50.csv", folder / "audio" / "audio"
-    return table if table.is_file() else folder / "esc50.csv", deeper if deeper.is_dir() else folder / "audio"
+    table, audio = folder / "meta" / "esc50.csv", folder / "audio"
+    deeper = next((place for place in (audio / "audio", audio / "audio" / "44100") if place.is_dir() and sounds_in(place)), audio)
+    return table if table.is_file() else folder / "esc50.csv", deeper
 
 
 def esc50_entries(folder: Path) -> list[Entry]:
@@ -252,8 +253,7 @@ def layout_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
     "The known layouts that a first look finds signs of, with the folder where each starts."
     if (folder / "digits.json").is_file():
         yield "digits", folder
-    table, audio = esc50_places(folder)
-    if table.is_file() and audio.is_dir():
+    if (folder / "audio").is_dir() and esc50_places(folder)[0].is_file():
         yield "esc50", folder
     for base in filter(Path.is_dir, (folder, folder / "data", folder / "recordings")):
         if any(NAMES["fsdd"].fullmatch(os.path.splitext(entry.name)[0]) for entry in listing(base)):
