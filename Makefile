@@ -43,6 +43,7 @@ lab: $(READY)
 test-ui: $(READY)
 	$(BIN)/python tests/ui.py $(ARGS)
 
+book: export SPECGEN_TRAIN = 1
 book: $(READY)
 	for notebook in nbs/[0-9]*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook || exit 1; done
 	$(BIN)/nbdev_clean
