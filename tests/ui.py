@@ -41,6 +41,8 @@ PLAYERS = """Promise.all([...document.querySelectorAll('.jp-OutputArea audio')].
     a.duration > 0 ? done(1) : a.load();
     setTimeout(() => done(0), 10000);
 }))).then(all => [all.length, all.reduce((a, b) => a + b, 0)])"""
+LOOK = f"""{BOOK}.content.widgets.find(c => c.model.type == 'code' && c.model.outputs.toJSON().some(o => String(o.text ?? '').startsWith('Left out: ')))
+    ?.node.scrollIntoView(); new Promise(done => setTimeout(done, 500))"""
 PICTURES = "[...document.querySelectorAll('.jp-OutputArea img')].map(i => [i.naturalWidth > 0, i.alt])"
 
 
@@ -171,7 +173,8 @@ def run_notebook(name: str, address: str, folder: Path, page: Page, shots: Path 
     lost = sum(bool(old[2]) and not new for old, new in zip(before, saved, strict=True))
     left_out = [line for *_, outputs in after for o in outputs for line in "".join(o.get("text", "")).splitlines() if line.startswith("Left out: ")]
     players, pictures = page.value(PLAYERS), page.value(PICTURES)
-    if shots:
+    if shots:  # of the first cell that was left out, if there is one
+        page.value(LOOK)
         page.shot(shots / f"{name}.png")
     with urllib.request.urlopen(address.replace("/lab", "/api/sessions")) as answer:
         sessions = [session["id"] for session in json.load(answer)]
