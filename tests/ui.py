@@ -98,7 +98,7 @@ def started(command: list, **how):
             process.kill()
 
 
-def patiently(ask, seconds: float = 60):
+def patiently(ask, seconds: float = 300):
     "The answer of a function, asked again while it raises OSError."
     end = time.monotonic() + seconds
     while True:
@@ -157,8 +157,8 @@ def counted(cells: list) -> dict[str, int]:
 def run_notebook(name: str, address: str, folder: Path, page: Page, shots: Path | None = None, timeout: float = 900) -> dict:
     "Open a notebook, press Run All, wait, and say what stands there."
     page.call("Page.navigate", url=f"{address}/tree/{name}.ipynb?reset")
-    if not page.wait(READY, 120):
-        raise RuntimeError(f"{name}: JupyterLab did not open it in two minutes")
+    if not page.wait(READY, 300):
+        raise RuntimeError(f"{name}: JupyterLab did not open it in five minutes")
     before, kept = page.value(CELLS), page.value(PLAYERS)
     start = time.monotonic()
     page.value(RUN)
