@@ -3,6 +3,7 @@
 # make fuzz    thousands of damaged inputs of every kind, with counts
 # make bench   every job beside its peers, on one thread and on two: benchmarks/results/speed.csv; at most twenty minutes
 # make lab     the notebooks in JupyterLab
+# make test-ui every notebook in JupyterLab in a headless Chromium: Run All, no error, pictures and players; ARGS="--quick", ARGS=--data, ARGS=gan
 # make book    run every notebook, slow cells too, keep the outputs within the size budget, and stamp them
 # make check-book  what is wrong with the notebooks as a book, and figures of each
 # make docs    the site: the same notebooks as HTML pages in _site
@@ -19,7 +20,7 @@ README_DIR ?= .
 TORCH ?=
 WHEELS := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
-.PHONY: run test fuzz bench lab book check-book docs readme figures
+.PHONY: run test test-ui fuzz bench lab book check-book docs readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -41,8 +42,13 @@ figures: $(READY)
 	$(BIN)/python tests/figures.py
 
 lab: $(READY)
+	$(BIN)/jupyter trust nbs/*.ipynb
 	$(BIN)/jupyter lab nbs
 
+test-ui: $(READY)
+	$(BIN)/python tests/ui.py $(ARGS)
+
+book: export SPECGEN_TRAIN = 1
 book: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vocoder,bench]'
 	for notebook in nbs/[0-9]*.ipynb; do \

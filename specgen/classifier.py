@@ -7,7 +7,6 @@ __all__ = ['Classifier', 'write_submissions', 'submit']
 
 # %% ../nbs/13_classifier.ipynb #c422dc3f
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +26,7 @@ from .audio import read_audio
 from .augmentation import augment_mixed, distort
 from .batches import Rows
 from .core import SpecgenError, as_path, seeded, write_table
-from .datasets import AudioDataset, load_recordings
+from .datasets import AudioDataset
 from .models import Model, Preset
 from .recordings import Skipped, check_files, folders_below, is_folder, listing
 from .saved import shipped_models
@@ -407,30 +406,6 @@ def predict_files(
         rows += [{"file": str(file), "classes": [self.classes[k] for k in own], "probabilities": p} for file, p, own in answers]
     return rows
 
-# %% ../nbs/13_classifier.ipynb #ev130002
-@patch
-def evaluate_recordings(
-    self: Classifier,
-    source: str | Path,  # of `load_recordings`: of the model's classes, or some of them
-    root: str | Path | None = None,  # likewise, as the next
-    *,
-    others: Sequence[Classifier] = (),  # of `predict_files`
-    strict: bool = False,
-    progress: bool = False,
-) -> list[dict]:  # for each class, then for all: class, n, right, taken_for (the most frequent mistake, or nothing); then the unreadable files, if any
-    "How many labelled recordings are named rightly. Raises `SpecgenError` for a class that the model doesn't know."
-    recordings = load_recordings(source, root, strict=strict, progress=progress)
-    if unknown := sorted(set(recordings.classes) - set(self.classes)):
-        raise SpecgenError(f"dataset '{recordings.name}': has the class '{unknown[0]}'; this model knows {', '.join(self.classes)}")
-    named = self.predict_files([item.path for item in recordings], top=1, others=others, progress=progress)
-    pairs, rows = [(item.label, row["classes"][0]) for item, row in zip(recordings, named, strict=True)], []
-    for name, own in [*((name, [p for p in pairs if p[0] == name]) for name in recordings.classes), ("all", pairs)]:
-        mistakes = Counter(f"{label} as {said}" for label, said in own if label != said)
-        common = mistakes.most_common(1)[0][0] if mistakes else ""
-        rows.append({"class": name, "n": len(own), "right": sum(label == said for label, said in own), "taken_for": common})
-    bad = [f"{recordings.below_root(skipped.path)}: {skipped.reason}" for skipped in recordings.skipped]
-    return rows + ([{"class": "unreadable", "n": len(bad), "right": 0, "taken_for": bad[0]}] if bad else [])
-
 # %% ../nbs/13_classifier.ipynb #bc82d88e
 def write_submissions(
     path: str | Path,  # of the CSV
@@ -449,7 +424,7 @@ class Submission(NamedTuple):
     path: Path  # submissions.csv
     n_predicted: int  # its rows
     unreadable: list[Skipped]  # files without a row
-    unreadable_path: Path  # the CSV that lists them, path and reason
+    unreadable_path: Path  # the CSV that lists them, path and reason; not there when there are none
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -471,22 +446,23 @@ def file_ids(paths: list[Path], folder: Path) -> list[str]:
 # %% ../nbs/13_classifier.ipynb #b09198e4
 def submit(
     folder: str | Path,  # unlabelled recordings, in it and in the folders below
-    model: str | Path | Classifier,  # the folder that `fit_recordings` wrote, a shipped name, or a model
+    model: str | Path | Model,  # the folder that `fit_recordings` wrote, or a model with `predict_files`
     out: str | Path = "submissions.csv",
     *,
     progress: bool = True,
 ) -> Submission:
     """Predict every file of a folder into a CSV with the columns ID (the file's name without suffix) and Class, sorted.
 
-    IDs of files in folders below begin with the folders' names. Files that cannot be read are listed in `<out>_unreadable.csv`.
-    Raises `SpecgenError` when there is no file that can be read.
-    """
+    IDs of files in folders below begin with the folders' names. Files that cannot be read are listed in `<out>_unreadable.csv`, if there are any.
+    Raises `SpecgenError` when there is no file that can be read."""
     folder, out = as_path(folder), as_path(out)
     if not folder.is_dir():
         raise SpecgenError(f"{folder}: no such folder; check the path")
-    model, beside = model if isinstance(model, Classifier) else Classifier.from_pretrained(model), out.with_name(f"{out.stem}_unreadable.csv")
+    model, beside = model if isinstance(model, Model) else Classifier.from_pretrained(model), out.with_name(f"{out.stem}_unreadable.csv")
     readable, unreadable = sorted_files([p for p in files_below(folder) if p.resolve() not in (out.resolve(), beside.resolve())], progress)
-    AudioDataset("folder", folder, [], [], unreadable).write_skipped(beside)
+    beside.unlink(missing_ok=True)  # of an earlier call
+    if unreadable:
+        AudioDataset("folder", folder, [], [], unreadable).write_skipped(beside)
     if not readable:
         why = f"none of its {len(unreadable)} files can be read as sound; {beside} says why" if unreadable else "holds no files; give that of the recordings"
         raise SpecgenError(f"{folder}: {why}")

@@ -9,6 +9,7 @@ __all__ = ['Preset', 'Model', 'save_samples', 'fit_recordings', 'WaveformDataset
 import inspect
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -219,8 +220,7 @@ def generate_model_card(self: Model, *, name: str = "", **made) -> ModelCard:
 def save_pretrained(self: Model, folder: str | Path, **hub):
     """Write config.json, model.safetensors and (if there is none) README.md into a folder, on the main process.
 
-    A kill on the way leaves the old model, or none: never half of one. `hub` are the mixin's own options, such as `push_to_hub`.
-    """
+    A kill on the way leaves the old model, or none: never half of one. `hub` are the mixin's own options, such as `push_to_hub`."""
     if not main_process():
         return None
     place = temporary_name((folder := as_path(folder)) / "model")
@@ -343,6 +343,30 @@ def fit_in(run: RunFolder, kind: type[Model], recordings: AudioDataset, for_prep
     files = [run.path / name for name in ("config.json", "model.safetensors", *(["scores.json"] if scores else []))]
     on_main(lambda: write_json(run.path / "finished.json", sizes(run.path, files)))
     return model
+
+# %% ../nbs/11_models.ipynb #ev130002
+@patch
+def evaluate_recordings(
+    self: Model,  # with `predict_files`
+    source: str | Path,  # of `load_recordings`: of the model's classes, or some of them
+    root: str | Path | None = None,  # likewise, as the next
+    *,
+    strict: bool = False,
+    progress: bool = False,
+    **how,  # of `predict_files`
+) -> list[dict]:  # for each class, then for all: class, n, right, taken_for (the most frequent mistake, or nothing); then the unreadable files, if any
+    "How many labelled recordings are named rightly. Raises `SpecgenError` for a class that the model doesn't know."
+    recordings = load_recordings(source, root, strict=strict, progress=progress)
+    if unknown := sorted(set(recordings.classes) - set(self.classes)):
+        raise SpecgenError(f"dataset '{recordings.name}': has the class '{unknown[0]}'; this model knows {', '.join(self.classes)}")
+    named = self.predict_files([item.path for item in recordings], top=1, progress=progress, **how)
+    pairs, rows = [(item.label, row["classes"][0]) for item, row in zip(recordings, named, strict=True)], []
+    for name, own in [*((name, [p for p in pairs if p[0] == name]) for name in recordings.classes), ("all", pairs)]:
+        mistakes = Counter(f"{label} as {said}" for label, said in own if label != said)
+        common = mistakes.most_common(1)[0][0] if mistakes else ""
+        rows.append({"class": name, "n": len(own), "right": sum(label == said for label, said in own), "taken_for": common})
+    bad = [f"{recordings.below_root(skipped.path)}: {skipped.reason}" for skipped in recordings.skipped]
+    return rows + ([{"class": "unreadable", "n": len(bad), "right": 0, "taken_for": bad[0]}] if bad else [])
 
 # %% ../nbs/11_models.ipynb #abbd6d7b
 @dataclass

@@ -180,19 +180,27 @@ def esc50_rows(table: Path) -> list[dict[str, str]]:
         raise SpecgenError(f"{table}: is not ESC-50's table (filename, fold, category, src_file); take its own meta/esc50.csv") from None
     return rows
 
+# %% ../nbs/07_recordings.ipynb #1e6ea548
+def esc50_places(folder: Path) -> tuple[Path, Path]:
+    "The table and the folder of sounds: `meta/esc50.csv` and `audio`, or `esc50.csv` and `audio/audio`, as Kaggle's widely used copy has them."
+    table, audio = folder / "meta" / "esc50.csv", folder / "audio"
+    deeper = next((place for place in (audio / "audio", audio / "audio" / "44100") if place.is_dir() and sounds_in(place)), audio)
+    return table if table.is_file() else folder / "esc50.csv", deeper
+
 
 def esc50_entries(folder: Path) -> list[Entry]:
-    "Entries of ESC-50: `audio/`, `meta/esc50.csv`; the speaker is the recording a clip was cut from, the take its letter."
-    files = {path.stem: path for path in sounds_in(folder / "audio")}
+    "Entries of ESC-50, where `esc50_places` says; the speaker is the recording a clip was cut from, the take its letter."
+    table, audio = esc50_places(folder)
+    files = {path.stem: path for path in sounds_in(audio)}
     entries, lost = [], []
-    for row in esc50_rows(folder / "meta" / "esc50.csv"):
+    for row in esc50_rows(table):
         if path := files.pop(Path(row["filename"]).stem, None):
             letter = row.get("take") or "A"
             entries.append(Entry(path, row["category"], row["src_file"], ord(letter[0]) - ord("A"), int(row["fold"])))
         else:
-            lost.append(Entry(folder / "audio" / row["filename"], problem="meta/esc50.csv lists it, but it isn't there"))
+            lost.append(Entry(audio / row["filename"], problem=f"{table.relative_to(folder).as_posix()} lists it, but it isn't there"))
     entries += lost if len(lost) < len(entries) else []  # else the table is that of a larger dataset
-    return entries + [Entry(path, problem="wrong name: meta/esc50.csv has no such clip") for path in files.values()]
+    return entries + [Entry(path, problem=f"wrong name: {table.relative_to(folder).as_posix()} has no such clip") for path in files.values()]
 
 # %% ../nbs/07_recordings.ipynb #6786b7ae
 NOISE = "lies in _background_noise_, which is no class; rename the folder if it shall be one"
@@ -245,7 +253,7 @@ def layout_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
     "The known layouts that a first look finds signs of, with the folder where each starts."
     if (folder / "digits.json").is_file():
         yield "digits", folder
-    if (folder / "meta" / "esc50.csv").is_file() and (folder / "audio").is_dir():
+    if (folder / "audio").is_dir() and esc50_places(folder)[0].is_file():
         yield "esc50", folder
     for base in filter(Path.is_dir, (folder, folder / "data", folder / "recordings")):
         if any(NAMES["fsdd"].fullmatch(os.path.splitext(entry.name)[0]) for entry in listing(base)):
@@ -262,7 +270,8 @@ def detect_layout(
     for name, base in layout_candidates(Path(folder)):
         entries = LAYOUTS[name](base)
         explained = len(entries) if name == "esc50" else sum(not entry.problem for entry in entries)
-        if 2 * explained > len(sounds_below(Path(folder))):
+        sounds = sounds_below(Path(folder))
+        if 2 * explained > len({path.name for path in sounds} if name == "esc50" else sounds):  # a copy of it has every clip at other rates too
             return name, base
     return None
 

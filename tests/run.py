@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
 BIN = Path(sys.executable).parent
-LONG = ("test_pipeline", "31_", "22_", "20_", "test_training", "test_gan", "test_vae", "test_spectrogram", "28_", "29_", "18_", "13_", "03_")  # long: first
+LONG = tuple("test_notebook test_pipeline 31_ 22_ 20_ test_training test_gan test_vae test_spectrogram 28_ 29_ 18_ 13_ 03_".split())  # long: first
 
 
 def jobs(pretend: bool = False) -> dict[str, list]:

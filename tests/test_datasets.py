@@ -3,6 +3,7 @@ import csv
 import hashlib
 import os
 import re
+import shutil
 import sys
 import zipfile
 from dataclasses import replace
@@ -272,6 +273,25 @@ def test_esc50(tmp_path):
         assert len(test) == 2 and not shared_speakers(dataset, train, test)
     assert {dataset[int(i)].fold for i in dataset.split()[1]} == {5}
     assert [len(part) for part in dataset.split("fold", test="3")] == [8, 2]  # as a command line says it
+
+
+@pytest.mark.parametrize("rates, also", [((), True), (("16000", "44100"), True), (("16000", "44100"), False)])
+def test_esc50_as_kaggle_mounts_its_widely_used_copy(tmp_path, rates, also):
+    folder = esc50(tmp_path / "environmental-sound-classification-50")
+    (folder / "audio").rename(folder / "sounds")
+    (folder / "audio").mkdir()
+    (folder / "sounds").rename(folder / "audio" / "audio")
+    (folder / "meta" / "esc50.csv").rename(folder / "esc50.csv")
+    sounds = list((folder / "audio" / "audio").glob("*.ogg"))
+    for rate in rates:
+        shutil.copytree(folder / "audio" / "audio", folder / rate)
+    for rate in rates:
+        (folder / rate).rename(folder / "audio" / "audio" / rate)
+    for path in () if also else sounds:
+        path.unlink()
+    dataset = accounted(load_recordings("esc50", root=tmp_path), tmp_path)
+    assert (dataset.name, len(dataset), dataset.root) == ("esc50", 10, folder) and len(dataset.skipped) == 1 + 10 * (len(rates) - (not also))
+    assert dataset.skipped[0].reason == "esc50.csv lists it, but it isn't there" and load_recordings(folder).name == "esc50"
 
 
 def test_esc10_is_a_part_of_esc50(tmp_path):
