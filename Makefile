@@ -23,7 +23,7 @@ run: $(READY)
 	$(BIN)/specgen run --dataset digits --preset small --out $(OUT)
 
 test: $(READY)
-	$(BIN)/ruff check specgen tests benchmarks setup.py
+	$(BIN)/ruff check specgen tests benchmarks docs setup.py
 	$(BIN)/ruff check --select F821 nbs
 	$(BIN)/python tests/run.py
 
@@ -50,6 +50,7 @@ check-book: $(READY)
 	$(BIN)/python tests/book.py
 
 docs: $(READY)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt latex2mathml
 	$(BIN)/python docs/build.py
 
 readme: $(READY)
