@@ -6,6 +6,7 @@
 # make book    run every notebook, slow cells too, keep the outputs within the size budget, and stamp them
 # make check-book  what is wrong with the notebooks as a book, and figures of each
 # make docs    the site: the same notebooks as HTML pages in _site
+# make release-check  the dry run of a release: build, check, install from an index in a folder
 # make readme  README.md from nbs/index.ipynb
 # make figures the longest module, definition and cell; the public names; what imports what
 
@@ -16,7 +17,7 @@ READY := .venv/ready
 OUT ?= runs/digits
 README_DIR ?= .
 
-.PHONY: run test fuzz bench lab book check-book docs readme figures
+.PHONY: run test fuzz bench lab book check-book docs release-check readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -52,6 +53,9 @@ check-book: $(READY)
 docs: $(READY)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt latex2mathml
 	$(BIN)/python docs/build.py
+
+release-check: $(READY)
+	$(BIN)/python tests/release.py
 
 readme: $(READY)
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir $(README_DIR) --output README \
