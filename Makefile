@@ -7,6 +7,7 @@
 # make book    run every notebook, slow cells too, keep the outputs within the size budget, and stamp them
 # make check-book  what is wrong with the notebooks as a book, and figures of each
 # make docs    the site: the same notebooks as HTML pages in _site
+# make release-check  the dry run of a release: build, check, install from an index in a folder
 # make readme  README.md from nbs/index.ipynb
 # make figures the longest module, definition and cell; the public names; what imports what
 # The first makes .venv: `make run TORCH=cpu` takes torch without CUDA, for a machine without a GPU; cu126 and the like name a build for one.
@@ -20,14 +21,18 @@ README_DIR ?= .
 TORCH ?=
 WHEELS := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
+<<<<<<< HEAD
 .PHONY: run test test-ui fuzz bench lab book check-book docs readme figures
+=======
+.PHONY: run test fuzz bench lab book check-book docs release-check readme figures
+>>>>>>> site
 .DELETE_ON_ERROR:
 
 run: $(READY)
 	$(BIN)/specgen run --dataset digits --preset small --out $(OUT)
 
 test: $(READY)
-	$(BIN)/ruff check specgen tests benchmarks setup.py
+	$(BIN)/ruff check specgen tests benchmarks docs setup.py
 	$(BIN)/ruff check --select F821 nbs
 	$(BIN)/python tests/run.py
 
@@ -59,7 +64,11 @@ check-book: $(READY)
 	$(BIN)/python tests/book.py
 
 docs: $(READY)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt latex2mathml
 	$(BIN)/python docs/build.py
+
+release-check: $(READY)
+	$(BIN)/python tests/release.py
 
 readme: $(READY)
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir $(README_DIR) --output README \

@@ -90,7 +90,7 @@ def difference(a: list[dict], b: list[dict]) -> str:
 
 def words_of(outputs: list[dict]) -> str:
     "The text of some outputs without numbers and sounds: those of a clock or another processor are not the code's."
-    text = re.sub(r"data:[^\"']*|0x\w+", "", parts(outputs)[0])
+    text = re.sub(r"data:[^\"']*|0x\w+|\b[0-9a-f]{12,}\b", "", parts(outputs)[0])
     return re.sub(r"[-+]?\d[\d.,e]*(?:(?<=e)[-+]\d+)?|\s+", " ", text)
 
 

@@ -24,8 +24,14 @@ def test_what_stands_has_a_reason():
     assert all(line.rsplit(",", 1)[1].strip() for line in book.KNOWN.read_text().splitlines())
 
 
+@pytest.fixture(scope="module")
+def before() -> Counter:
+    "What is wrong with the notebook that faults are planted in."
+    return Counter((f.kind, f.cell) for f in book.findings(ROOT / "nbs" / f"{GOOD}.ipynb"))
+
+
 @pytest.fixture
-def planted(tmp_path):
+def planted(tmp_path, before):
     "A function that plants something in a copy of a notebook; the findings that it causes are returned."
     path = tmp_path / "nbs" / f"{GOOD}.ipynb"
     path.parent.mkdir()
@@ -37,7 +43,6 @@ def planted(tmp_path):
     def plant(change) -> list[tuple[str, str]]:
         change(notebook)
         book_keep.save(path, notebook)
-        before = Counter((f.kind, f.cell) for f in book.findings(ROOT / "nbs" / path.name))
         return sorted((Counter((f.kind, f.cell) for f in book.findings(path)) - before).elements())
 
     return plant
