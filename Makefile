@@ -21,11 +21,7 @@ README_DIR ?= .
 TORCH ?=
 WHEELS := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 
-<<<<<<< HEAD
-.PHONY: run test test-ui fuzz bench lab book check-book docs readme figures
-=======
-.PHONY: run test fuzz bench lab book check-book docs release-check readme figures
->>>>>>> site
+.PHONY: run test test-ui fuzz bench lab book check-book docs release-check readme figures
 .DELETE_ON_ERROR:
 
 run: $(READY)
