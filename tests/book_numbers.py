@@ -5,6 +5,8 @@ code, equations, links or references) are not looked for.
 """
 import csv
 import re
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,7 @@ def numbers_in(text: str) -> set[float]:
     return found
 
 
+@cache
 def table_numbers(path: Path) -> set[float]:
     "The numbers of a table that can be read at a glance, and the mean of each column over each name; of a longer table these means alone."
     with path.open(newline="", encoding="utf-8") as file:
@@ -54,8 +57,9 @@ def table_numbers(path: Path) -> set[float]:
             for k, cell in enumerate(row):
                 if not numbers_in(name) and re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell):
                     groups.setdefault((column, name, k), []).append(float(cell))
-    few = {key: values for key, values in groups.items() if len({name for column, name, k in groups if (column, k) == (key[0], key[2])}) <= 9}
-    return (found if len(found) <= AT_A_GLANCE else set()) | {sum(values) / len(values) for values in few.values()}
+    names = Counter((column, k) for column, _, k in groups)
+    means = {sum(values) / len(values) for (column, _, k), values in groups.items() if names[column, k] <= 9}
+    return means | (found if len(found) <= AT_A_GLANCE else set())
 
 
 def shown(notebook: dict) -> np.ndarray:
@@ -71,7 +75,7 @@ def shown(notebook: dict) -> np.ndarray:
     text = "\n".join(words)
     for name in set(re.findall(r"benchmarks/\w+\.py", text)):  # the settings of a benchmark that is named
         found |= numbers_in((ROOT / name).read_text(encoding="utf-8")) if (ROOT / name).exists() else set()
-    return np.array(sorted(found.union(*map(table_numbers, tables(text)))))
+    return np.array(sorted(found.union(*map(table_numbers, tables([text])))))
 
 
 def prose_numbers(text: str):

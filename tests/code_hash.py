@@ -148,12 +148,16 @@ def reached(start: Unit, here: Scope) -> set[str]:
     return texts
 
 
-def tables(code: str, folder: Path = TABLES) -> list[Path]:
-    "The committed tables that some code or prose names, `gan_{name}.csv` all that fit."
-    found = set()
-    for name in re.findall(r"([\w{}]+)\.csv", code):
-        found |= set(folder.glob(re.sub(r"\{[^}]*\}", "*", name) + ".csv")) if re.sub(r"\{[^}]*\}", "", name).strip("_{}") else set()
-    return sorted(found)
+@cache
+def table_names(code: str) -> frozenset[str]:
+    "The names of tables in some code or prose, as patterns: `gan_{name}.csv` is `gan_*.csv`."
+    names = re.findall(r"([\w{}]+)\.csv", code) if ".csv" in code else []
+    return frozenset(re.sub(r"\{[^}]*\}", "*", name) + ".csv" for name in names if re.sub(r"\{[^}]*\}", "", name).strip("_{}"))
+
+
+def tables(texts: list[str], folder: Path = TABLES) -> list[Path]:
+    "The committed tables that some texts name."
+    return sorted({path for names in map(table_names, texts) for name in names for path in folder.glob(name)})
 
 
 def digests(cells: list[dict], folder: Path = TABLES) -> dict[str, str]:
@@ -164,6 +168,6 @@ def digests(cells: list[dict], folder: Path = TABLES) -> dict[str, str]:
             code = python("".join(cell["source"]))
             texts = sorted(reached(here.add(code), here))
             whole = "\0".join(texts + re.findall(r"^\s*[%!].*$", "".join(cell["source"]), re.M))
-            data = b"".join(path.read_bytes() for path in tables(whole, folder))
+            data = b"".join(path.read_bytes() for path in tables(texts, folder))
             found[cell["id"]] = sha256(whole.encode() + data).hexdigest()[:12]
     return found
