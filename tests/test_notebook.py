@@ -114,11 +114,11 @@ def installed(tmp_path_factory):
     ignored = shutil.ignore_patterns(".*", "runs", "build", "dist", "nbs", "tests", "*.egg-info", "__pycache__", "_docs", "_proc")
     shutil.copytree(ROOT, place / "source", symlinks=True, ignore=ignored)
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", place, place / "source"], check=True, cwd=place)
-    subprocess.run([*pip, "install", "--no-deps", "--target", place / "site", next(place.glob("*.whl"))], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", "--target", place / "site", next(place.glob("*.whl"))], check=True)
     return place / "site"
 
 
-@pytest.mark.parametrize("name", ["27a_frame_starts", "26_reassignment"])
+@pytest.mark.parametrize("name", ["08a_notebook", "26_reassignment"])
 def test_a_notebook_alone_beside_a_plain_install(installed, tmp_path, name):
     (data := tmp_path / "input").mkdir()
     data.chmod(0o555)
