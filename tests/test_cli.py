@@ -158,7 +158,7 @@ def test_classify(sounds, tmp_path, capsys):
     assert "has the class 'bark'" in fails(capsys, "classify", "evaluate", "--dataset", tmp_path / "other", "--model", tmp_path / "model")
     refused = fails(capsys, "classify", "fit", "--dataset", sounds, "--by", "fold", "--test", "1", "--out", tmp_path / "none")
     assert "no split by fold" in refused and not (tmp_path / "none").exists()
-    assert "no such" in fails(capsys, "classify", "predict", tmp_path / "nowhere", "--model", tmp_path / "model")
+    assert "No such file" in fails(capsys, "classify", "predict", tmp_path / "nowhere", "--model", tmp_path / "model")
     csv_of = ("classify", "predict", tmp_path / "damaged", "--model", tmp_path / "model", "--out", tmp_path / "some.csv")
     assert does(capsys, *csv_of) == [f"{tmp_path / 'some.csv'}: 1 files"] and (tmp_path / "some_unreadable.csv").is_file()
     (tmp_path / "damaged" / "hum" / "2.wav").unlink()
