@@ -18,7 +18,7 @@ import typer
 from .options import Also, Beta, By, Count, Dataset, Device, Files, Guidance, Json, Label, ModelFolder, Precision, Prior, Root, Seed, Size
 from .options import SoundFolder, Steps, Strict, Table, Temperature, Test, Top, Trained, Truncation, Voice
 from .options import add_fit, asked_or_own, commas, count_files, fit_model, load_vocoder, name_files, print_json, trained, wanted
-from .options import whole_numbers, write_drawn
+from .options import shipped_table, whole_numbers, write_drawn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
 
@@ -56,8 +56,6 @@ def without_types(command):
 @app.command(rich_help_panel="Models")
 def models(as_json: Json = False):
     "List the models that ship: what each does, its classes, the licence of its weights, its size, how it is used."
-    from specgen.saved import shipped_table
-
     rows = shipped_table()
     if as_json:
         return print_json(rows)

@@ -184,7 +184,7 @@ def test_the_dozen_names_are_there():
 
 def test_help_opens_nothing_heavy():
     assert loaded_by("import specgen.cli") == "[]"
-    for words in (["--help"], ["run", "--help"], ["vae", "--help"], ["transformer", "cv", "--help"], ["--version"]):
+    for words in (["--help"], ["run", "--help"], ["vae", "--help"], ["transformer", "cv", "--help"], ["--version"], ["models"], ["models", "--json"]):
         probe = f"import specgen.cli\ntry: specgen.cli.main({words})\nexcept SystemExit: pass\nimport sys\nprint([m for m in {HEAVY} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]"
