@@ -3,7 +3,8 @@
     [SPECGEN_DATA=...] python benchmarks/speed.py [--only log_mel,hifi_gan] [--threads 1,2] [--out results/speed.csv] [--seconds 22] [--compare] [--small]
     python benchmarks/speed.py --device cuda --threads 1 --out benchmarks/results/speed_gpu.csv       # what runs on the device, beside peers there
 
-A process for each number of threads times the works of each job (`speed_jobs.py`) by turns, after a call that doesn't count. A row is one job, method and
+A process for each job (`speed_jobs.py`) and number of threads times the job's works by turns, after a call that doesn't count. Memory that is freed stays with
+the process, for all methods alike: to ask the system for it again would be most of the time of some. A row is one job, method and
 number of threads: median seconds of a call, the rate, and the ratio to its peer: the median over the rounds of the peer's seconds by its own, so that a
 load which comes and goes weighs on both. Results go to benchmarks/results/speed.csv; with --only, in place of the same rows. --compare prints the ratios
 beside those of the table that was there, and the largest difference. --small runs everything once, on little: a check that it runs, no measurement.
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "speed.csv"
@@ -73,7 +75,7 @@ def measure(only, threads, small, budget, out, device):
     finish, where = (lambda: None, machine()) if device.type == "cpu" else (wait, f"{torch.cuda.get_device_name(device)}, {machine()}")
     with tempfile.TemporaryDirectory() as scratch:
         for make in JOBS:
-            if make.__name__ in only if only else device.type == "cpu" or make is not corpus:
+            if make.__name__ in only:
                 tick = time.perf_counter()
                 torch.manual_seed(0)
                 job = make(small, threads, device, *([Path(scratch)] if make is corpus else []))
@@ -114,12 +116,13 @@ def prepare(who, folder, threads):
     print(seconds, memory("VmHWM") - before)
 
 
-def run(threads, arguments, part):
-    "Measure in a process of its own, which sees so many threads from its start."
+def run(threads, job, arguments, part):
+    "Measure a job in a process of its own, which sees so many threads from its start."
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    command = [sys.executable, __file__, "--measure", "--threads", str(threads), "--only", arguments.only, "--out", str(part)]
+    kept = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "10000000000")  # bytes; of glibc, others ignore it
+    command = [sys.executable, __file__, "--measure", "--threads", str(threads), "--only", job, "--out", str(part)]
     command += ["--seconds", str(arguments.seconds), "--device", arguments.device, *["--small"] * arguments.small]
-    subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"})
+    subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), **kept, "OMP_WAIT_POLICY": "PASSIVE"})
 
 
 def show(rows):
@@ -135,7 +138,7 @@ def show(rows):
 
 def compare(before, rows):
     "Print the ratios of two runs, and by how much they differ at most."
-    old, worst = {key(row): row["ratio"] for row in before}, (0, None)
+    old, worst = {key(row): row["ratio"] for row in before}, (0.0, ())
     print("\nratios: before, now")
     for row in rows:
         if row["ratio"] and old.get(key(row)):
@@ -152,13 +155,16 @@ def key(row):
 
 def bench(arguments):
     "Every job by every number of threads, into one table."
+    from speed_jobs import JOBS
+
     from specgen.core import read_table, write_table
 
+    known = [job.__name__ for job in JOBS if arguments.device == "cpu" or job.__name__ != "corpus"]
     before, rows, tick = read_table(RESULTS) if RESULTS.is_file() else [], [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for threads in arguments.threads.split(","):
-            part = Path(folder) / f"{threads}.csv"
-            run(int(threads), arguments, part)
+        for threads, job in product(arguments.threads.split(","), [name for name in arguments.only.split(",") if name] or known):
+            part = Path(folder) / f"{job}_{threads}.csv"
+            run(int(threads), job, arguments, part)
             rows += read_table(part)
     if not os.environ.get("SPECGEN_DATA"):
         print("SPECGEN_DATA names no folder of recordings: phase retrieval and the exact inverse took made-up ones")

@@ -47,7 +47,7 @@ def loading(source: str | Path, kind: str):
             raise file_error(error) from None
         reason, names = str(error).strip().partition("\n")[0], ", ".join(shipped_models())
         raise SpecgenError(f"{source}: neither a folder, nor one of {names}, nor a model that the Hub gives ({reason}); check the name") from None
-    except Exception as error:  # whatever a stranger's settings lead to
+    except Exception as error:  # whatever settings from outside lead to
         if plainly(error):
             raise
         raise SpecgenError(f"{source}: holds another model than a {kind}, or a damaged one; name another, or train it again") from error
@@ -74,7 +74,7 @@ def check_weights(kind: type, settings: dict, held: dict[str, tuple], where: str
     try:
         with torch.device("meta"):
             wanted = {name: tuple(t.shape) for name, t in kind(**settings).state_dict().items()}
-    except Exception as error:  # whatever a stranger's settings lead to
+    except Exception as error:  # whatever settings from outside lead to
         if not (ours := isinstance(error, SpecgenError)) and plainly(error):
             raise
         reason = str(error) if ours else f"no {kind.__name__} can be made of it ({str(error).partition(chr(10))[0][:120]})"

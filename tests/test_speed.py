@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 from figures import ROOT
 
+from specgen.core import read_table
+
 
 @pytest.fixture
 def speed():
@@ -59,3 +61,11 @@ def test_two_runs_are_compared(speed, capsys):
 def test_the_peers_are_pinned():
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     assert pinned["kaldi-native-fbank"] == "1.22.3" and {"diffusers", "transformers", "librosa", "torchaudio"} <= pinned.keys()
+
+
+def test_the_table_is_of_one_machine_and_says_which_goals_are_met(speed):
+    rows = read_table(speed.RESULTS)
+    assert tuple(rows[0]) == speed.COLUMNS and {row["threads"] for row in rows} == {"1", "2"}
+    assert len({row["machine"].split(", ")[0] for row in rows}) == 1 and len({speed.key(row) for row in rows}) == len(rows)
+    for row in rows:
+        assert row["met"] == ("" if not row["goal"] else "yes" if float(row["ratio"]) >= float(row["goal"]) else "no"), row
