@@ -188,7 +188,7 @@ class Site:
         if not code or "hide" in marks:
             return ""
         shown = highlight(code)
-        body = ast.parse(re.sub(r"^\s*[%!].*$", "", code, flags=re.M)).body
+        body = ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", code, flags=re.M)).body
         if body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body):
             shown, marks = f"<details class='imports'><summary>imports</summary>{shown}</details>", []
         mark = "".join(f"<span class='mark' title='{why}'>{word}</span>" for names, word, why in MARKS if names & set(marks))

@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_model_and_every_epoch_is_kept(tmp_path, pr
     plain = GAN(2, (16, 32), 8, 16, 8, preset.model["smooth"], preset.model["conditional"], len(preset.training["progressive"]))
     assert not a.training and a.state_dict().keys() == plain.state_dict().keys()
     assert sorted(p.name for p in (tmp_path / "outputs_gan").iterdir()) == [f"epoch_000{i}.{end}" for i in (1, 2) for end in ("png", "wav")]
-    assert len(read_audio(tmp_path / "outputs_gan/epoch_0002.wav")[0]) == 2 * 31 * 40
+    assert len(read_audio(tmp_path / "outputs_gan/epoch_0002.wav")[0]) == 2 * (31 * 40 + 1600)  # 0.2 s of silence after each
     again = GAN.fit(data, preset=preset, out=tmp_path, progress=False)
     assert torch.equal(again.sample(2, seed=0), a.sample(2, seed=0))
 

@@ -145,7 +145,7 @@ def test_nothing_is_written_that_cannot_be_inverted(tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", 0.3 * noise(400).numpy(), 8000)
     for how in (dict(n_fft=2), dict(n_fft=16, hop_length=16), dict(n_fft=16, hop_length=0), dict(n_fft=16, win_length=0), dict(n_fft=16, win_length=17)):
         refused(lambda how=how: reassign_file(tmp_path / "a.wav", tmp_path / "a.npz", **how), "n_fft|window|hop")
-    for words in (["--n-fft", "2"], ["--sr", "1000000000000"]):
+    for words in (["--n-fft", "2"], ["--sample-rate", "1000000000000"]):
         with pytest.raises(SystemExit) as stop:
             main(["reassign", str(tmp_path / "a.wav"), str(tmp_path / "a.npz"), *words])
         assert stop.value.code == 2 and "specgen: " in capsys.readouterr().err
