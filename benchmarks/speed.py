@@ -1,6 +1,6 @@
 """Speed against the peers, every job in one run: `make bench`, at most twenty minutes on two quiet cores.
 
-    [SPECGEN_DATA=...] python benchmarks/speed.py [--only log_mel,hifi_gan] [--threads 1,2] [--out results/speed.csv] [--seconds 22] [--compare] [--small]
+    [SPECGEN_DATA=...] python benchmarks/speed.py [--only log_mel,hifi_gan] [--threads 1,2] [--out results/speed.csv] [--seconds 8] [--compare] [--small]
     python benchmarks/speed.py --device cuda --threads 1 --out benchmarks/results/speed_gpu.csv       # what runs on the device, beside peers there
 
 A process for each job (`speed_jobs.py`) and number of threads times the job's works by turns, after a call that doesn't count. Memory that is freed stays with
@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results" / "speed.csv"
 COLUMNS = ("job", "method", "threads", "seconds", "spread", "rate", "unit", "ratio", "peer", "goal", "met", "note", "machine")
 
 
-def rounds_of(job, small, budget=22, finish=lambda: None):
+def rounds_of(job, small, budget=8, finish=lambda: None):
     """Seconds of every work in every round; each second round goes backwards. Rounds end with the budget of seconds, if they are enough by then.
     `finish` waits for what a device still computes."""
     seconds, names = {name: [] for name in job.works}, list(job.works)
@@ -186,7 +186,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda")
     parser.add_argument("--compare", action="store_true", help="beside the table that is there, which stays")
-    parser.add_argument("--seconds", type=float, default=22, help="for the rounds of a job")
+    parser.add_argument("--seconds", type=float, default=8, help="for the rounds of a job")
     parser.add_argument("--small", action="store_true", help="once, on little")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)

@@ -161,9 +161,11 @@ def phases(small, threads, device):
 
 def batched_inverse(features, sound, settings, device, clips):
     "The exact inverse on a device, where many clips go at once; each begins at another place of the features, so that no two are the same."
-    parts, ends = [[torch.from_numpy(part[:, k:]).to(device) for k in range(clips)] for part in features], []
+    frequencies, times, magnitudes = features
+    cut = [(frequencies[:, k:], times[:, k:] - k * settings["hop_length"] / settings["sr"], magnitudes[:, k:]) for k in range(clips)]
+    parts, ends = tuple(zip(*[[torch.from_numpy(part).to(device) for part in clip] for clip in cut], strict=True)), []
     works = {f"specgen, {clips} clips at once": lambda: ends.append(invert_batch(*parts, **settings)[0])}
-    error = lambda: max(mse_up_to_sign(y.cpu().numpy(), sound[20 * k :][: len(y)]) for k, y in enumerate(ends[-1]))  # noqa: E731
+    error = lambda: max(mse_up_to_sign(y.cpu().numpy(), sound[settings["hop_length"] * k :][: len(y)]) for k, y in enumerate(ends[-1]))  # noqa: E731
     notes, peers = {name: lambda: f"mean square error {error():.0e} at most" for name in works}, {name: (REAL_TIME, 50.0) for name in works}
     return Job("exact inverse, in a batch", "s of sound", clips * len(sound) / 16000, works, peers, notes=notes, rounds=(2, 5))
 
