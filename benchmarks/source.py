@@ -1,16 +1,19 @@
-"""The sources' own settings, trained as far as the time goes: the variational autoencoders, and the Audio Spectrogram Transformer.
+"""The sources' own settings, trained as far as the time goes: the variational autoencoders, the Audio Spectrogram Transformer, and the digits pipeline.
 
-    SPECGEN_DATA=... python benchmarks/source.py [--only vae,mixture,ours,transformer] [--minutes 30] [--folds 1] [--seed 0] [--out runs/source]
+    SPECGEN_DATA=... python benchmarks/source.py [--only vae,mixture,ours,transformer,flow] [--minutes 30] [--folds 1] [--seed 0] [--out runs/source]
 
 The presets `source` take hours of two cores or minutes of a GPU. Every training stops after --minutes and goes on from its checkpoint at the next call; the
 rows say how many epochs are done, what they cost, and what the rest would (`seconds`, `rest_seconds`: of this process's processor time on one thread, or of
-the clock with a GPU, which `where` names). Curves go to results/source_curves.csv, figures to results/source_vae.csv and results/source_transformer.csv, in
-place of older rows of the same training. The trainings compute in float32, as the sources did.
+the clock with a GPU, which `where` names). Curves go to results/source_curves.csv, figures to results/source_vae.csv, source_transformer.csv and
+source_flow.csv, in place of older rows of the same training. The trainings compute in float32, as the sources did; `flow` in bfloat16 where there is some.
 
 `vae` is the standard one: 256 x 64 at 22,050 Hz, every file scaled by its own lowest and highest value, 128 latents, 1e6 MSE + KL, batches of 64, 150 epochs.
 `mixture` has a prior of two Gaussians that start near zero, 256 latents, a posterior with a whole covariance matrix, an independent Bernoulli decoder,
 batches of 16, 15 epochs. Beside them, `ours`: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
 LibriSpeech: the recordings of strangers. `distance` compares log-mels of a sound with those of the recording, dB.
+
+`flow` is the pipeline's preset `source`: filter and augmentation of FSDD's takes, an autoencoder of 20,000 steps, then a hundred epochs of the U-Net in the
+latents of the autoencoder as it stands, 50 Euler steps; beside recordings, their reconstructions, and the model that ships.
 """
 import argparse
 import math
@@ -19,6 +22,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -31,9 +35,12 @@ from torch.nn import functional as F
 
 from specgen.audio import peak_normalize, read_audio, resample
 from specgen.audio_transformer import AST, start_model
-from specgen.augmentation import randn
-from specgen.core import read_json, write_json
+from specgen.augmentation import augment_dataset, randn
+from specgen.autoencoder import Autoencoder
+from specgen.core import read_json, write_json, write_table
 from specgen.datasets import load_recordings
+from specgen.flow_matching import VelocityNetwork
+from specgen.pipeline import SHIPPED, DigitGenerator
 from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.spectrogram import LogMel, rmse_db
 from specgen.spectrogram_dataset import encode_waveforms
@@ -214,9 +221,51 @@ def transformer(args):
         print(row, flush=True)
 
 
+def flow(args):
+    "The digits pipeline with the preset `source`: first its autoencoder, then its U-Net, each as far as it goes; scored as sound."
+    recordings, out, size = load_recordings("fsdd"), args.out / f"flow_{args.seed}", VelocityNetwork.preset("source")
+    dataset = DigitGenerator.prepare(recordings, preset="source")
+    copies, how = augment_dataset(dataset), dict(progress=False, precision="auto")
+    known = copies.train
+    place, work = out / "autoencoder", partial(Autoencoder.fit, copies, preset="source", seed=args.seed + 2, **how)
+    seconds = for_minutes(place, args.minutes, lambda: work(out=place))
+    start = Autoencoder(**Autoencoder.preset("source").model).start_linear(known.spectrograms, args.seed + 2)
+    autoencoder, done, steps = weights_so_far(start, place)
+    autoencoder.standardize_latents(known.spectrograms)
+    per_epoch, place = math.ceil(len(known) / 256), out / f"unet_{done}"
+    cost = {"autoencoder": costs(done, steps, per_epoch, seconds)}
+    size = size.changed(training=dict(steps=100 * per_epoch))
+    latents, work = autoencoder.encode(known.spectrograms), partial(VelocityNetwork.fit, n_classes=len(dataset.classes), preset=size, seed=args.seed + 3, **how)
+    seconds = for_minutes(place, args.minutes, lambda: work(latents, known.labels, out=place))
+    network, done, steps = weights_so_far(VelocityNetwork(n_classes=len(dataset.classes), **size.model), place)
+    cost["U-Net"] = costs(done, steps, per_epoch, seconds)
+    model, ours = DigitGenerator.join(network, autoencoder, dataset, **DigitGenerator.preset("source").model), DigitGenerator.from_pretrained(SHIPPED)
+    about = {"the source's settings": {f"{part} {key}": value for part, row in cost.items() for key, value in row.items()}}
+    back = autoencoder.reconstruct(dataset.test.spectrograms)
+    about["recordings, the source's autoencoder"] = {"error_db": rmse_db(dataset.test.spectrograms, back, dataset.representation)}
+    flow_rows(recordings, args, about, {"the source's settings": model, "the model that ships": ours}, model.to_audio(back), dataset.test.labels)
+    for title, folder in (("autoencoder", out / "autoencoder"), ("flow", place)):
+        enter(RESULTS / "source_curves.csv", curve(f"{title} {args.seed}", folder, ("loss", "val_loss")), ("training", "step", "name"))
+
+
+def flow_rows(recordings, args, about, models, back, labels):
+    "Score recordings, their reconstructions and what the models say, as many of each."
+    sounds = SoundDataset.prepare(recordings)
+    evaluator = SoundEvaluator.fit(sounds, out=args.judges, progress=False)
+    rows, asked = {"recordings": sounds.test, "recordings, the source's autoencoder": sounds.hear(back, labels, 8000)}, torch.arange(len(labels)) % 10
+    for name, model in models.items():
+        rows[name] = sounds.hear(model.to_audio(model.sample(asked, seed=11)), asked, model.representation.sample_rate)
+    found = {name: {"model": name, "n": len(labels), **about.get(name, {})} for name in rows}
+    for row in evaluator.score_table(rows, sounds, n=len(labels)):
+        found[row["name"]] |= {f"{row['classifier']} {score}": row[score] for score in ("label_accuracy", "frechet_distance")}
+    columns = list(dict.fromkeys(column for row in found.values() for column in row))
+    write_table(RESULTS / "source_flow.csv", list(found.values()), columns)
+    print(found)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="vae,mixture,ours,transformer", help="which, with commas between")
+    parser.add_argument("--only", default="vae,mixture,ours,transformer,flow", help="which, with commas between")
     parser.add_argument("--minutes", type=float, default=30, help="of every training in this call; 0 scores what there is")
     parser.add_argument("--folds", type=lambda text: tuple(map(int, text.split(","))), default=(1, 2, 3, 4, 5), help="of the transformer")
     parser.add_argument("--seed", type=int, default=0)
@@ -228,4 +277,4 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs that ignore it
     print(machine())
     for name in args.only.split(","):
-        transformer(args) if name == "transformer" else vae(args, name)
+        {"transformer": transformer, "flow": flow}.get(name, partial(vae, title=name))(args)
