@@ -2,6 +2,7 @@
 
     SPECGEN_DATA=... python benchmarks/flow.py [--data digits,fsdd] [--only "mlp; mlp 768"] [--seeds 0,1,2] [--out runs/flow]
     SPECGEN_DATA=... python benchmarks/flow.py --sounds [--out runs/flow]
+    SPECGEN_DATA=... python benchmarks/flow.py --iterations [--out runs/flow]
 
 All learn the same latents: of the linear autoencoder, of the filtered and augmented training clips. Rows: held-out recordings of known voices, then each
 network and seed under several guidances. Every row is scored on as many clips as the recordings are, by two evaluation classifiers of different seeds:
@@ -10,6 +11,8 @@ training, and of drawing 500 latents. What was trained and measured is kept unde
 
 --sounds: the model that ships, as sound, under evaluation classifiers of three kinds (notebook 15), at several guidances: benchmarks/results/flow_sounds.csv.
 Its guidance is chosen by the first of them, `mel`; the other two were seen before that choice was final.
+
+--iterations: the same model under the same classifiers, by the iterations of phase retrieval that its words get: benchmarks/results/flow_iterations.csv.
 """
 import argparse
 import time
@@ -32,9 +35,10 @@ from specgen.pipeline import SHIPPED, DigitGenerator, with_floor
 from specgen.sound_evaluation import SoundDataset, SoundEvaluator
 from specgen.training import TrainConfig, train
 
-RESULTS, SOUNDS = (Path(__file__).parent / "results" / f"flow_{name}.csv" for name in ("sizes", "sounds"))
+RESULTS, SOUNDS, ITERATIONS = (Path(__file__).parent / "results" / f"flow_{name}.csv" for name in ("sizes", "sounds", "iterations"))
 RATE = 8000  # hertz, of what the model says
 SEEDS = {"tuning": 7, "report": 1}  # of the evaluation classifiers
+SEEDS_OF_NOISE = (11, 12, 13)
 MLP = dict(size=dict(width=384, hidden=576, depth=2))
 FAST = dict(lr=2e-3, warmup=30)
 NETWORKS = {  # settings of the network, of its training, and the loss
@@ -173,13 +177,29 @@ def network_rows(name, title, seed, parts, out):
     return read_json(folder / "rows.json")
 
 
-def sounds(out):
-    "Score the model that ships by what is heard, beside recordings and what its representation makes of them."
-    recordings, place = load_recordings("fsdd"), out / "sounds" / "evaluator"
-    heard, generator = SoundDataset.prepare(recordings), DigitGenerator.from_pretrained(SHIPPED)
+def listeners(recordings, out):
+    "FSDD's sounds, and what listens to them."
+    place, heard = out / "sounds" / "evaluator", SoundDataset.prepare(recordings)
     if not (place / "evaluator.json").is_file():
         SoundEvaluator.fit(heard, out=out / "sounds" / "trainings", progress=False).save_pretrained(place)
-    evaluator, real = SoundEvaluator.from_pretrained(place), filter_recordings(recordings, out=out / "fsdd" / "filter").test
+    return heard, SoundEvaluator.from_pretrained(place)
+
+
+def iterations(out):
+    "Score the words of the model that ships, turned into sound by more and more iterations."
+    (heard, evaluator), generator = listeners(load_recordings("fsdd"), out), DigitGenerator.from_pretrained(SHIPPED)
+    asked, table = torch.arange(280) % len(generator.classes), []
+    for seed in SEEDS_OF_NOISE:
+        spectrograms = generator.sample(asked, seed=seed)
+        rows = {n: heard.hear(generator.to_audio(spectrograms, n_iter=n), asked, RATE) for n in (3, 5, 10, 20, 30, 60, 120)}
+        table += [{"iterations": row.pop("name"), "seed": seed, **row} for row in evaluator.score_table(rows, heard, n=280, show=False)]
+    write_table(ITERATIONS, table, ["iterations", "seed", "classifier", "n", "label_accuracy", "frechet_distance", "kernel_distance"])
+
+
+def sounds(out):
+    "Score the model that ships by what is heard, beside recordings and what its representation makes of them."
+    recordings, generator = load_recordings("fsdd"), DigitGenerator.from_pretrained(SHIPPED)
+    (heard, evaluator), real = listeners(recordings, out), filter_recordings(recordings, out=out / "fsdd" / "filter").test
     back = generator.autoencoder.reconstruct(real.spectrograms)
     rows = {"recordings": heard.test, "their spectrograms": heard.hear(generator.to_audio(real.spectrograms), real.labels, RATE),
             "after the autoencoder": heard.hear(generator.to_audio(back), real.labels, RATE)}
@@ -191,8 +211,8 @@ def sounds(out):
 
 
 def main(args):
-    if args.sounds:
-        return sounds(args.out)
+    if args.sounds or args.iterations:
+        return (sounds if args.sounds else iterations)(args.out)
     for name in args.data:
         parts = None
         for title in args.only or NETWORKS:
@@ -213,5 +233,6 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2], help="with commas between")
     parser.add_argument("--out", type=Path, default=Path("runs/flow"), help="where everything is kept")
     parser.add_argument("--sounds", action="store_true", help="score the model that ships as sound")
+    parser.add_argument("--iterations", action="store_true", help="score it by the iterations of phase retrieval")
     torch.set_num_threads(1)
     main(parser.parse_args())

@@ -21,6 +21,7 @@ from itertools import product
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "speed.csv"
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}  # of threads, as the command line sets it
 COLUMNS = ("job", "method", "threads", "seconds", "spread", "rate", "unit", "ratio", "peer", "goal", "met", "note", "machine")
 
 
@@ -122,7 +123,7 @@ def run(threads, job, arguments, part):
     kept = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "10000000000")  # bytes; of glibc, others ignore it
     command = [sys.executable, __file__, "--measure", "--threads", str(threads), "--only", job, "--out", str(part)]
     command += ["--seconds", str(arguments.seconds), "--device", arguments.device, *["--small"] * arguments.small]
-    subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), **kept, "OMP_WAIT_POLICY": "PASSIVE"})
+    subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(names, str(threads)), **kept, **WAITING})
 
 
 def show(rows):

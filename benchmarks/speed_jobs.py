@@ -25,6 +25,7 @@ from specgen.audio import import_torchaudio, read_audio
 from specgen.audio_transformer import AST
 from specgen.batch_inverse import invert_batch
 from specgen.classifier import Classifier, classification_loss
+from specgen.core import read_table
 from specgen.datasets import load_recordings
 from specgen.exact_inverse import invert
 from specgen.few_step import StepNetwork
@@ -310,20 +311,32 @@ def unet_step(small, threads, device):
     return Job(f"U-Net training step, batch {size}", "latents", size, works, {"specgen": ("diffusers UNet2DModel", 2.0)}, notes=notes)
 
 
+FEW = 10  # iterations of phase retrieval, which evaluation classifiers hear no difference of
+
+
+def heard_alike(few, many):
+    "Fréchet distances of words with few and with many iterations, by the first evaluation classifier, means over seeds of the noise."
+    rows = [row for row in read_table(Path(__file__).parent / "results" / "flow_iterations.csv") if row["classifier"] == "mel"]
+    distance = {n: np.mean([float(row["frechet_distance"]) for row in rows if row["iterations"] == str(n)]) for n in (few, many)}
+    return f"Fréchet distance {distance[few]:.2f}; {distance[many]:.2f} with {many} iterations"
+
+
 def ten_digits(small, threads, device):
     model = DigitGenerator.from_pretrained("specgen/flow-digits").to(device)
-    labels, student = model.labels("0123456789"), StepNetwork.begin(model.flow).eval()
+    labels, student = model.labels("0123456789"), StepNetwork.begin(model.flow).eval().for_steps(1)
     draw = {
         "50 Euler steps": partial(model.flow.sample, labels, steps=50),
         "specgen, 20 Euler steps": partial(model.flow.sample, labels, steps=20),
         "specgen, 8 Adams-Bashforth steps": partial(model.flow.sample, labels, steps=8, method="adams"),
-        "specgen, 1 step of a step network": partial(student.sample, labels),
+        "specgen, 1 step of a step network": partial(student.sample, labels, steps=1, guidance=1),
     }
     works = {name: lambda way=way: model.to_audio(model.autoencoder.decode(way(seed=0))) for name, way in draw.items()}
-    peers = {name: ("50 Euler steps", 10.0 if "1 step" in name else None) for name in list(draw)[1:]}
+    fewer, step = f"1 step, {FEW} iterations of phase retrieval", draw["specgen, 1 step of a step network"]
+    works[f"specgen, {fewer}"] = lambda: model.to_audio(model.autoencoder.decode(step(seed=0)), n_iter=FEW)
+    peers = {name: ("50 Euler steps", 10.0 if fewer in name else None) for name in list(works)[1:]}
     works |= {f"{name}, latents alone": lambda way=way: way(seed=0) for name, way in draw.items()}
     peers |= {f"{name}, latents alone": ("50 Euler steps, latents alone", None) for name in list(draw)[1:]}
-    return Job("ten digits, end to end", "words", 10, works, peers)
+    return Job("ten digits, end to end", "words", 10, works, peers, notes={f"specgen, {fewer}": partial(heard_alike, FEW, model.n_iter)})
 
 
 def transformer(small, threads, device):

@@ -8,7 +8,6 @@ __all__ = ['resample', 'read_audio', 'write_audio', 'as_written', 'check_audio',
 # %% ../nbs/01_audio.ipynb #6ec05f14
 import mmap
 import os
-import struct
 import sys
 import threading
 import warnings
@@ -28,7 +27,7 @@ import torch
 from torch.nn import functional as F
 
 from .core import SpecgenError, as_path, atomic
-from .sound_headers import broken_off, chunks, counted, promised_bytes
+from .sound_headers import broken_off, counted, full_scale, plain_wav
 
 # %% ../nbs/01_audio.ipynb #c358c3cb
 def demo_voice(sample_rate: int = 16000, seed: int = 0) -> torch.Tensor:
@@ -271,15 +270,33 @@ def find_problem(frames: int, rate: int, span: np.ndarray | None) -> str | None:
 UNDECODABLE = (RuntimeError, TypeError, ValueError, OverflowError)  # of soundfile; a TypeError for .raw, which has no header
 
 
+def as_float32(samples: np.ndarray) -> np.ndarray:
+    "Samples as a wav stores them -> float32, of full scale 1."
+    with np.errstate(over="ignore"):
+        values = samples.astype(np.float32)
+    return (values - 128 if samples.dtype == np.uint8 else values) / np.float32(full_scale(samples))
+
+
+def float_blocks(path: str | Path, raw: bytes | None = None, most: int = 1 << 24) -> Iterator[tuple[np.ndarray, int]]:
+    "A sound file, or its content, as blocks of samples (n, channels), float32, and its rate in hertz; a plain wav needs no decoder."
+    if raw is None and str(path).lower().endswith(".wav") and os.path.getsize(path) <= LARGE:
+        raw = bytes_of(path)
+    if isinstance(plain := raw and plain_wav(raw), tuple):
+        samples, rate = plain
+        step = max(1, most // samples.shape[1])
+        yield from ((as_float32(samples[at : at + step]), rate) for at in range(0, len(samples), step))
+    else:
+        with open_sound(path, raw) as file:
+            yield from ((block, file.samplerate) for block in blocks(file, most))
+
+# %% ../nbs/01_audio.ipynb #a9b1c015
 def read_mono(path: str | Path, raw: bytes | None = None) -> tuple[torch.Tensor, int]:
     "A sound file, or its content, as the mean of its channels, (samples,) float32, and its rate in hertz. Raises `SpecgenError`."
-    span, parts = None, []
+    rate, span, parts = 0, None, []
     try:
-        with open_sound(path, raw) as file:
-            rate = file.samplerate
-            for block in blocks(file):
-                span = widened(span, spans(block))
-                parts.append(block[:, 0] if block.shape[1] == 1 else block.mean(1))
+        for block, hertz in float_blocks(path, raw):
+            rate, span = hertz, widened(span, spans(block))
+            parts.append(block[:, 0] if block.shape[1] == 1 else block.mean(1))
     except OSError as error:
         raise SpecgenError(f"{printable(path)}: cannot be opened ({error.strerror}); check the path and its permissions") from None
     except UNDECODABLE as error:
@@ -352,41 +369,16 @@ def as_written(
     file.seek(0)
     return torch.from_numpy(soundfile.read(file, dtype="float32")[0])
 
-# %% ../nbs/01_audio.ipynb #eafbb0af
-PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
-EXTENSIBLE = bytes.fromhex("000000001000800000aa00389b71")  # what follows the code in the extensible header
-
-
-def plain_format(form: bytes) -> str | None:
-    "The dtype of a plain wav's samples, from its format chunk; None for another one, and for a header that contradicts itself."
-    code, channels, _, _, width, bits = struct.unpack_from("<HHIIHH", form)
-    if code == 0xFFFE and form[26:40] == EXTENSIBLE:
-        code = int.from_bytes(form[24:26], "little")
-    return PLAIN.get((code, bits)) if channels <= 1024 and width == channels * bits // 8 else None
-
 # %% ../nbs/01_audio.ipynb #d3d6d455
 def check_wav(raw: bytes) -> tuple[float, int] | str | None:
     "Measure a plain wav from its bytes alone: (seconds, hertz), what is wrong, or None for a wav that is not plain."
-    found = list(chunks(raw))
-    form = next((raw[start : start + size] for name, start, size in found if name == b"fmt "), b"")
-    if len(form) < 16:
-        return "broken wav header: no format chunk"
-    (channels, rate), there = struct.unpack_from("<HI", form, 2), [name for name, _, _ in found]
-    if not channels or not rate:
-        return f"broken wav header: {channels} channels at {rate} Hz"
-    start, size = promised_bytes(raw) or (len(raw), 0)
-    once = there.count(b"data") == there.count(b"fmt ") == 1 and there.index(b"fmt ") < there.index(b"data")
-    if not size or not once or not (name := plain_format(form)):
-        return None
-    if reason := broken_off(raw):
-        return reason
-    dtype = np.dtype(name)
-    frames = min(size, len(raw) - start) // (dtype.itemsize * channels)
-    samples = np.frombuffer(raw, dtype, frames * channels, start).reshape(frames, channels)
+    found = plain_wav(raw)
+    if not isinstance(found, tuple):
+        return found
+    samples, rate = found
     with np.errstate(over="ignore"):
-        span = spans(samples.astype(np.float32) if dtype.itemsize == 8 else samples) if frames else np.zeros((2, 1))
-    scale = 1 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
-    return find_problem(frames, rate, span / scale) or (frames / rate, rate)
+        span = spans(samples.astype(np.float32) if samples.itemsize == 8 else samples) if len(samples) else np.zeros((2, 1))
+    return find_problem(len(samples), rate, span / full_scale(samples)) or (len(samples) / rate, rate)
 
 # %% ../nbs/01_audio.ipynb #8b15c4ea
 def ogg_is_whole(tail: bytes) -> bool:
@@ -434,7 +426,7 @@ def check_audio(
             return "empty file"
         if size < LARGE and path.suffix.lower() == ".wav":
             raw = raw or path.read_bytes()
-            if raw[:4] == b"RIFF" and raw[8:12] == b"WAVE" and (answer := check_wav(raw)) is not None:
+            if (answer := check_wav(raw)) is not None:
                 return answer
         return check_decoded(path, raw)
     except OSError as error:

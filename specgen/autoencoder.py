@@ -129,13 +129,13 @@ def check_shape(x: torch.Tensor, shape: tuple[int, int], what: str) -> torch.Ten
 def encode(self: Autoencoder, spectrograms: torch.Tensor) -> torch.Tensor:
     "Spectrograms (N, 256, 24) -> latents (N, 6, 64), of mean 0 at every place and standard deviation 1 in all over the training spectrograms."
     x = check_shape(spectrograms, FRAMES_BINS[::-1], "spectrograms")
-    return self.in_batches(lambda x: (self.compress(x.mT) - self.latent_mean) / self.latent_std, x, size=64, alike=True)
+    return self.in_batches(lambda x: (self.compress(x.mT) - self.latent_mean) / self.latent_std, x, size=16, alike=True)
 
 
 @patch
 def decode(self: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
     "Latents (N, 6, 64) -> spectrograms (N, 256, 24)."
-    return self.in_batches(lambda z: self.expand(z * self.latent_std + self.latent_mean).mT, check_shape(latents, LATENT, "latents"), size=64, alike=True)
+    return self.in_batches(lambda z: self.expand(z * self.latent_std + self.latent_mean).mT, check_shape(latents, LATENT, "latents"), size=16, alike=True)
 
 
 @patch

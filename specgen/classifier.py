@@ -152,7 +152,7 @@ def predict_proba(
     spectrograms: torch.Tensor,  # (N, freq, time), as `prepare` and `encode_files` make them
 ) -> torch.Tensor:  # (N, n_classes), where they were
     "The probability of each class."
-    return self.in_batches(lambda x: self(self.standardized(x)).softmax(1), spectrograms)
+    return self.in_batches(lambda x: self(self.standardized(x)).softmax(1), spectrograms, size=50)
 
 
 @patch
@@ -164,7 +164,7 @@ def predict(self: Classifier, spectrograms: torch.Tensor) -> torch.Tensor:
 @patch
 def embed(self: Classifier, spectrograms: torch.Tensor) -> torch.Tensor:
     "Spectrograms (N, freq, time) -> embeddings (N, n_features): what the last layer decides from."
-    return self.in_batches(lambda x: self.features(self.standardized(x)), spectrograms)
+    return self.in_batches(lambda x: self.features(self.standardized(x)), spectrograms, size=50)
 
 # %% ../nbs/13_classifier.ipynb #9422249b
 def by_rows(function: Callable, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ from .options import SoundFolder, Steps, Strict, Table, Temperature, Test, Top, 
 from .options import add_fit, asked_or_own, commas, count_files, fit_model, load_vocoder, name_files, print_json, trained, wanted
 from .options import shipped_table, whole_numbers, write_drawn
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: else programs that share the cores slow training down many times
+for name, value in {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}.items():
+    os.environ.setdefault(name, value)  # idle threads soon sleep: else programs that share the cores slow training down many times
 
 # %% ../nbs/33_cli.ipynb #a6c2cba5
 HELP = ["-h", "--help"]

@@ -235,7 +235,7 @@ def fit_clips(
     n_frames: int,
     **shown,  # title and progress of `in_parallel`
 ) -> torch.Tensor:  # (n, freq, n_frames)
-    "Clips fitted to one size, on all cores, each written to its place."
+    "Clips fitted to one size, each written to its place."
 
     def fitted(i: int) -> torch.Tensor:
         return adaptive_hop_stft(waveforms[i][slice(*sounds[i])], representation, n_frames)

@@ -16,11 +16,12 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -360,17 +361,31 @@ def remember(stamps: dict[Path, str], checked: dict[Path, Checked]) -> None:
 # %% ../nbs/07_recordings.ipynb #de719581
 LARGE = 1 << 26  # bytes; larger files are never held in memory as a whole
 KEPT = 1 << 26  # bytes of files that are held until their sound is wanted
+TRIED, SHORT = 8, 1.5e-3  # first calls, whose median seconds decide: threads for calls that take longer
 
 
-def in_parallel(function: Callable, inputs: Sequence, title: str, progress: bool | Callable, threads: bool = True) -> Iterator:
-    "function(x) for each of the inputs, in order, on all cores; `progress` shows a bar, or is told how many are done, and of how many."
+def by_threads(function: Callable, inputs: Sequence) -> Iterator:
+    "function(x) for each of the inputs, in order; on all cores if a call takes long."
+    seconds = []
+    for x in inputs[:TRIED]:
+        tick = time.perf_counter()
+        answer = function(x)
+        seconds.append(time.perf_counter() - tick)
+        yield answer
+    if len(inputs) > TRIED and median(seconds) > SHORT:
+        with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+            yield from pool.imap(function, inputs[TRIED:], chunksize=4)
+    else:
+        yield from map(function, inputs[TRIED:])
+
+# %% ../nbs/07_recordings.ipynb #de719582
+def in_parallel(function: Callable, inputs: Sequence, title: str, progress: bool | Callable) -> Iterator:
+    "As `by_threads`; `progress` shows a bar, or is told how many are done, and of how many."
     n, told = len(inputs), callable(progress)
-    with ThreadPool(min(8, os.cpu_count() or 1)) if threads else nullcontext() as pool:
-        answers = pool.imap(function, inputs, chunksize=4) if threads else map(function, inputs)
-        for k, answer in enumerate(tqdm(answers, title, total=n, disable=told or not progress), 1):
-            if told and (k % 100 == 0 or k == n):
-                progress(k, n)
-            yield answer
+    for k, answer in enumerate(tqdm(by_threads(function, inputs), title, total=n, disable=told or not progress), 1):
+        if told and (k % 100 == 0 or k == n):
+            progress(k, n)
+        yield answer
 
 # %% ../nbs/07_recordings.ipynb #bc573dd8
 def check_file(path: Path) -> tuple[Checked, bytes | None]:
@@ -410,8 +425,7 @@ def check_files(
             continue
     known = recall({path: text for path, (text, _) in stamps.items()})
     unknown, new, contents, held = [path for path in dict.fromkeys(paths) if path not in known], {}, {}, 0
-    coded = any(path.suffix.lower() != ".wav" for path in unknown)
-    for path, (answer, raw) in zip(unknown, in_parallel(check_file, unknown, title, progress and bool(unknown), coded), strict=True):
+    for path, (answer, raw) in zip(unknown, in_parallel(check_file, unknown, title, progress and bool(unknown)), strict=True):
         known[path] = answer
         if path in stamps and raw is not None and now - stamps[path][1] > 2:
             new[path] = answer

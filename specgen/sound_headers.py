@@ -10,6 +10,8 @@ import re
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+
 # %% ../nbs/00b_sound_headers.ipynb #00b00006
 CONTAINERS = {b"RIFF": (12, "<4sI", 2), b"RIFX": (12, ">4sI", 2), b"RF64": (12, "<4sI", 2), b"FORM": (12, ">4sI", 2), b"riff": (40, "<4s12xQ", 8)}
 
@@ -45,6 +47,45 @@ def broken_off(raw: bytes) -> str | None:
     there = max(0, len(raw) - start)
     untold = 0x7F000000 <= size <= 0x80010000 or 0xFFFF0000 <= size <= 0xFFFFFFFF or size >= 1 << 62  # written into pipes: about the largest of 31, 32, 63 bits
     return None if size <= there or untold else f"truncated: the header promises {size} bytes of samples, {there} are there"
+
+# %% ../nbs/00b_sound_headers.ipynb #00b00021
+PLAIN = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # (format code, bits): dtype
+EXTENSIBLE = bytes.fromhex("000000001000800000aa00389b71")  # what follows the code in the extensible header
+
+
+def plain_format(form: bytes) -> str | None:
+    "The dtype of a plain wav's samples, from its format chunk; None for another one, and for a header that contradicts itself."
+    code, channels, _, _, width, bits = struct.unpack_from("<HHIIHH", form)
+    if code == 0xFFFE and form[26:40] == EXTENSIBLE:
+        code = int.from_bytes(form[24:26], "little")
+    return PLAIN.get((code, bits)) if channels <= 1024 and width == channels * bits // 8 else None
+
+# %% ../nbs/00b_sound_headers.ipynb #00b00022
+def plain_wav(raw: bytes) -> tuple[np.ndarray, int] | str | None:
+    "The samples of a plain wav as they are stored, (n, channels), and hertz; what is wrong with it; or None for what is not plain."
+    if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
+        return None
+    found = list(chunks(raw))
+    form = next((raw[start : start + size] for name, start, size in found if name == b"fmt "), b"")
+    if len(form) < 16:
+        return "broken wav header: no format chunk"
+    (channels, rate), there = struct.unpack_from("<HI", form, 2), [name for name, _, _ in found]
+    if not channels or not rate:
+        return f"broken wav header: {channels} channels at {rate} Hz"
+    start, size = promised_bytes(raw) or (len(raw), 0)
+    once = there.count(b"data") == there.count(b"fmt ") == 1 and there.index(b"fmt ") < there.index(b"data")
+    if not size or not once or not (name := plain_format(form)):
+        return None
+    if reason := broken_off(raw):
+        return reason
+    dtype = np.dtype(name)
+    frames = min(size, len(raw) - start) // (dtype.itemsize * channels)
+    return np.frombuffer(raw, dtype, frames * channels, start).reshape(frames, channels), rate
+
+
+def full_scale(samples: np.ndarray) -> float:
+    "What stands for 1 in samples as they are stored; those of 8 bits are around 128."
+    return 1.0 if samples.dtype.kind == "f" else 2.0 ** (8 * samples.itemsize - 1)
 
 # %% ../nbs/00b_sound_headers.ipynb #00b0000d
 def counted_wav(raw: bytes) -> bytes | None:

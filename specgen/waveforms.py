@@ -22,13 +22,16 @@ from .core import SpecgenError, atomic, file_error
 from .recordings import LARGE, Recording, cache_folder, check_version, digest_of, in_parallel
 
 # %% ../nbs/07a_waveforms.ipynb #758c4e68
-def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> torch.Tensor:
-    "A recording as (samples,) float32, mono, at this rate in hertz. Raises `SpecgenError` when the file is not the one that was checked."
-    there = os.path.isfile(recording.path)
-    if raw is None and there and os.path.getsize(recording.path) <= LARGE:
-        raw = recording.path.read_bytes()
-    if recording.digest and (raw is not None or there) and digest_of(recording.path, raw) != recording.digest:
-        raise SpecgenError(f"{printable(recording.path)}: has changed since it was checked; load the dataset again")
+def decode(
+    recording: Recording,
+    sample_rate: int,  # hertz
+    raw: bytes | None = None,  # what was read when the file was checked
+) -> torch.Tensor:  # (samples,) float32, mono
+    "A recording's sound at this rate. Raises `SpecgenError` when the file is not the one that was checked."
+    if raw is None and os.path.isfile(recording.path):
+        raw = recording.path.read_bytes() if os.path.getsize(recording.path) <= LARGE else None
+        if recording.digest and digest_of(recording.path, raw) != recording.digest:
+            raise SpecgenError(f"{printable(recording.path)}: has changed since it was checked; load the dataset again")
     if raw is None:
         return read_audio(recording.path, sample_rate)[0]
     waveform, rate = read_mono(recording.path, raw)
@@ -37,8 +40,7 @@ def decode(recording: Recording, sample_rate: int, raw: bytes | None = None) -> 
 
 def decoded(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool | Callable) -> Iterator[torch.Tensor]:
     "Every recording, on all cores; the contents that are used up are let go."
-    coded = any(r.sample_rate != sample_rate or r.path.suffix.lower() != ".wav" for r in recordings)
-    return in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress, coded)
+    return in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress)
 
 # %% ../nbs/07a_waveforms.ipynb #0a700007
 class Waveforms(Sequence):

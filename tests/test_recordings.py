@@ -3,6 +3,8 @@ import hashlib
 import os
 import random
 import sys
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -291,10 +293,21 @@ def test_waveforms_one_at_a_time(place, monkeypatch):
         assert not [path for path in cache_folder().rglob("*") if "tmp" in path.name]  # the file has no name
 
 
-def test_waveforms_in_threads(place):
+def test_waveforms_in_threads(place, monkeypatch):
+    monkeypatch.setattr(recordings, "SHORT", 0.0)
     lazy, wanted = load_recordings(place).lazy_waveforms(8000), load_recordings(place).waveforms(8000)
     order = [k % 4 for k in range(400)]
     assert all(map(torch.equal, recordings.in_parallel(lazy.__getitem__, order, "reading", False), [wanted[k] for k in order]))
+
+
+def test_only_long_calls_go_to_threads():
+    def who(seconds):
+        time.sleep(seconds)
+        return threading.get_ident()
+
+    for seconds, alone in ((0.0, True), (0.003, False)):
+        idents = list(recordings.in_parallel(who, [seconds] * 40, "waiting", False))
+        assert (set(idents) == {threading.get_ident()}) is alone and len(idents) == 40
 
 
 def test_without_a_cache_the_waveforms_lie_elsewhere(place, monkeypatch):
