@@ -193,7 +193,8 @@ def iterations(out):
         spectrograms = generator.sample(asked, seed=seed)
         rows = {n: heard.hear(generator.to_audio(spectrograms, n_iter=n), asked, RATE) for n in (3, 5, 10, 20, 30, 60, 120)}
         table += [{"iterations": row.pop("name"), "seed": seed, **row} for row in evaluator.score_table(rows, heard, n=280, show=False)]
-    write_table(ITERATIONS, table, ["iterations", "seed", "classifier", "n", "label_accuracy", "frechet_distance", "kernel_distance"])
+    columns = ("iterations", "seed", "classifier", "label_accuracy", "frechet_distance", "kernel_distance")
+    write_table(ITERATIONS, [{name: row[name] for name in columns} for row in table])
 
 
 def sounds(out):

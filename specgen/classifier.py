@@ -169,7 +169,7 @@ def embed(self: Classifier, spectrograms: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/13_classifier.ipynb #9422249b
 def by_rows(function: Callable, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     "function(x[index]), some at a time: there is no copy of all."
-    return torch.cat([function(x[part]) for part in index.split(1000)])
+    return torch.cat([function(x[part]) for part in index.split(250)])
 
 # %% ../nbs/13_classifier.ipynb #9422249a
 @patch

@@ -290,9 +290,9 @@ def score_stage(dataset: SpectrogramDataset, evaluator: Evaluator, model: DigitG
 # %% ../nbs/31_pipeline.ipynb #cc000002
 SHIPPED = "specgen/flow-digits"  # speaks before any run
 STAGES = ("filter", "evaluator", "generator", "scores", "report")
-ESTIMATES = {"quick": (4, 4, 11, 4, 8), "small": (21, 36, 61, 19, 9), "source": (60, 300, 40_000, 290, 20)}  # seconds of one core, of the stages
-EVERY_THOUSAND = (2.3, 0.0, 0.3, 2.1, 0.0)  # seconds more of each, for a thousand recordings
-READING = (0.8, 0.2, 0.3)  # of the filter's: to read, to crop and to fit a thousand
+ESTIMATES = {"quick": (3, 4, 11, 3, 9), "small": (18, 39, 66, 2, 13), "source": (60, 300, 40_000, 290, 20)}  # seconds of one core, of the stages
+EVERY_THOUSAND = (3.8, 0.3, 1.1, 2.8, 0.1)  # seconds more of each, for a thousand recordings
+READING = (1.0, 0.25, 0.3)  # of the filter's: to read, to crop and to fit a thousand
 GENERATING = {"quick": (0.25, 0.75), "small": (0.25, 0.75), "source": (0.85, 0.02, 0.13)}  # shares of its seconds; `source` trains the autoencoder first
 FOLDS = {"quick": 2, "small": 2, "source": 5}  # trainings that share the rest of it
 SCORING = (0.05, 0.18, 0.15, 0.62)  # shares of the scores' seconds: to draw, to make sound of it, the same of the held-out clips, to score

@@ -16,7 +16,6 @@ from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
-import scipy.signal
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -46,11 +45,13 @@ class Framing:
 @patch
 def windows(self: Framing) -> np.ndarray:  # (3, n_fft): the window, its derivative, and the window weighted by the time from its centre
     "The three windows of reassignment, padded to n_fft on both sides. Raises `SpecgenError` for an unknown window."
+    from scipy.signal import get_window  # slow to import
+
     if self.win_length > self.n_fft:
         raise SpecgenError(f"win_length {self.win_length}: longer than n_fft {self.n_fft}; give at most n_fft")
     try:
         named = isinstance(self.window, str | float | tuple)
-        w = scipy.signal.get_window(self.window, self.win_length, fftbins=True) if named else np.asarray(self.window, float)
+        w = get_window(self.window, self.win_length, fftbins=True) if named else np.asarray(self.window, float)
     except ValueError as error:
         raise SpecgenError(f"window {self.window!r}: {error}; give the name of a scipy window") from None
     if w.shape != (self.win_length,):

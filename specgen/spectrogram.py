@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
-import scipy.signal
 import torch
 from fastcore.basics import patch
 from torch.nn import functional as F
@@ -405,12 +404,14 @@ def frequencies(self: Fbank) -> torch.Tensor:
 @torch.no_grad()
 def decode(self: Fbank, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
     "As in the other kinds; then the pre-emphasis is undone. The first sample of the sound is the first sample of frame 0."
+    from scipy.signal import lfilter  # slow to import
+
     margin = -(-self.frame_length // (2 * self.hop_length))  # silent frames, so that the first and last half frames are whole
     mag = F.pad(self.from_log(self.denormalize(spec)).repeat_interleave(self.pool, -1), (margin, margin))
     sound = phase_retrieval(mag, n_iter=n_iter, generator=generator, **self.stft_settings)
     start, length = margin * self.hop_length - self.frame_length // 2, length or (self.pool * spec.shape[-1] - 1) * self.hop_length + self.frame_length
     sound = F.pad(sound, (0, length))[..., start : start + length]
-    return torch.from_numpy(scipy.signal.lfilter([1], [1, -self.preemphasis], sound.cpu().numpy())).to(sound)
+    return torch.from_numpy(lfilter([1], [1, -self.preemphasis], sound.cpu().numpy())).to(sound)
 
 # %% ../nbs/04_spectrogram.ipynb #261a64cc
 @dataclass(frozen=True)
