@@ -311,7 +311,7 @@ def unet_step(small, threads, device):
     return Job(f"U-Net training step, batch {size}", "latents", size, works, {"specgen": ("diffusers UNet2DModel", 2.0)}, notes=notes)
 
 
-FEW = 10  # iterations of phase retrieval, which evaluation classifiers hear no difference of
+FEW = 5  # iterations of phase retrieval, which cost little in what evaluation classifiers hear
 
 
 def heard_alike(few, many):
