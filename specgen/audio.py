@@ -166,6 +166,11 @@ def as_float(x: torch.Tensor) -> torch.Tensor:
         raise SpecgenError(f"{x.dtype} values: sound is floating-point, in [-1, 1]; convert it first")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
+
+def to_tensor(values) -> torch.Tensor:
+    "The same numbers as a tensor; arrays may run backwards."
+    return values if torch.is_tensor(values) else torch.as_tensor(np.asarray(values, order="C"))
+
 # %% ../nbs/01_audio.ipynb #3d3fed12
 def resample(
     waveform: torch.Tensor,  # (..., samples), on any device
@@ -344,7 +349,7 @@ def write_audio(
 ) -> Path:  # the path written
     "Write a mono sound file, atomically. Raises `SpecgenError` for an empty or non-finite waveform, an unknown suffix, a rate the format lacks."
     path, name = as_path(path), printable(path)
-    data = torch.as_tensor(waveform).detach().cpu().float().numpy()
+    data = to_tensor(waveform).detach().cpu().float().numpy()
     if data.ndim != 1 or not data.size or not np.isfinite(data).all():
         raise SpecgenError(f"{name}: a waveform to write is (samples,) finite numbers, not {tuple(data.shape)}; check what made it")
     if path.suffix.lower() not in SOUND_SUFFIXES or path.suffix[1:].upper() not in soundfile.available_formats():

@@ -413,6 +413,9 @@ def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
 ):
     "The entry point of the `specgen` command: exit code 0 when done, 2 for bad input and what the system refuses, 130 for Ctrl-C."
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # terminals that lack a letter
     try:
         command = without_types(typer.main.get_command(app))
         code = command(at_home(sys.argv[1:] if argv is None else argv), standalone_mode=False)  # 130 where typer has caught Ctrl-C itself

@@ -167,8 +167,13 @@ def sweep_once(folder: Path):
 def atomic(
     path: str | Path,  # where the finished file or folder shall stand
 ) -> Iterator[Path]:  # a temporary path beside it, with the same suffix, to write to
-    "Write a file or folder that appears under its final name only when complete; on an error nothing is left. `SpecgenError` where the disk refuses."
+    """Write a file or folder that appears under its final name only when complete; on an error nothing is left. A link stays, and what it leads to is written.
+
+    Raises `SpecgenError` where the disk refuses, and for pipes and devices."""
     path = as_path(path)
+    if os.path.exists(path) and not (path.is_file() or path.is_dir()):
+        raise SpecgenError(f"{path}: is a pipe or a device, no file; name a file")
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from IPython.display import HTML, Audio
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .audio import to_tensor
 from .core import SpecgenError, read_table
 
 # %% ../nbs/05_plot.ipynb #80dc3da5
@@ -279,8 +280,8 @@ def confusion_matrix(
     n_classes: int,  # how many classes
 ) -> torch.Tensor:  # (n_classes, n_classes) counts: row true, column predicted
     "How often each class was taken for each."
-    labels = torch.as_tensor(labels).long()
-    flat = labels * n_classes + torch.as_tensor(predictions).long().to(labels.device)
+    labels = to_tensor(labels).long()
+    flat = labels * n_classes + to_tensor(predictions).long().to(labels.device)
     return torch.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 # %% ../nbs/05_plot.ipynb #40787286

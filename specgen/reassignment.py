@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .audio import check_most, check_rate, check_settings, limit
+from .audio import check_most, check_rate, check_settings, limit, to_tensor
 from .core import SpecgenError, require_readable
 from .phase import compiled
 
@@ -88,9 +88,17 @@ def padded_clips(y: torch.Tensor, framing: Framing, pad_mode: str) -> torch.Tens
     return nn.functional.pad(clips, (n_fft // 2, n_fft // 2), PAD_MODES[pad_mode]) if framing.center else clips
 
 # %% ../nbs/26_reassignment.ipynb #f67fabc1
+def of_powers(function: Callable, power: torch.Tensor):
+    "What a function says of powers (clips, bins, frames), as a tensor or, for one of NumPy's, as an array."
+    try:
+        return function(power)
+    except TypeError:
+        return function(power.detach().cpu().numpy())
+
+
 def empty_bins(mags: torch.Tensor, power: torch.Tensor, ref_power: float | Callable) -> torch.Tensor:  # (clips, frames, bins), bool
     "Bins below the threshold, or without any power."
-    threshold = torch.as_tensor(ref_power(power.mT) if callable(ref_power) else ref_power)
+    threshold = torch.as_tensor(of_powers(ref_power, power.mT) if callable(ref_power) else ref_power).to(power.device)
     threshold = threshold.mT if threshold.ndim > 1 else threshold
     return (mags < threshold**0.5) | (power == 0)
 
@@ -196,7 +204,7 @@ def reassign_clips(
 # %% ../nbs/26_reassignment.ipynb #b23c91cd
 def reassign_batches(y, framing, pad_mode, clip, options) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (..., bins, frames) each
     "Sounds (..., samples) in parts that fit the cache; `options` go to `reassign_clips`."
-    ref_power, y = options["ref_power"], torch.as_tensor(y)
+    ref_power, y = options["ref_power"], to_tensor(y)
     if not callable(ref_power) and ref_power < 0 or not (options["frequencies"] or options["times"]):
         raise SpecgenError("settings: ref_power must not be negative, and frequencies or times must be reassigned; change them")
     clips, duration = padded_clips(y, framing, pad_mode), y.shape[-1] / framing.sample_rate if clip else None

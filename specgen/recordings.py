@@ -208,13 +208,32 @@ NOISE = "lies in _background_noise_, which is no class; rename the folder if it 
 STRAY = "lies in no class folder; move it into a folder named after its class"
 
 
+SPOKEN = re.compile(r"([0-9a-f]{8})_nohash_(\d+)")  # Speech Commands: who speaks, and which take
+LISTS = {"testing_list.txt": "test", "validation_list.txt": "validation"}
+
+
+def spoken_entry(entry: Entry, folder: Path, parts: dict[str, str]) -> Entry:
+    "An entry with the speaker, the take and the part that Speech Commands (Warden 2018) tells of it; any other as it is."
+    match = SPOKEN.fullmatch(entry.path.stem)
+    part = parts.get(entry.path.relative_to(folder).as_posix(), "train" if parts else None)
+    return entry._replace(speaker=match[1], take=int(match[2]), part=part) if match else entry
+
+
+def listed_parts(folder: Path) -> dict[str, str]:
+    "The part of each file that the lists of Speech Commands name, by its path below the folder."
+    lists = [(folder / name, part) for name, part in LISTS.items() if (folder / name).is_file()]
+    return {line.strip(): part for path, part in lists for line in path.read_text(encoding="utf-8", errors="replace").splitlines()}
+
+
 def class_entries(folder: Path) -> list[Entry]:
     "Entries of class-named folders; the class is the first folder below this one."
+    parts = listed_parts(folder)
     entries = [Entry(path, problem=STRAY) for path in sounds_in(folder)]
     for sub in folders_in(folder):
         label = normalize("NFC", os.fsencode(sub.name).decode("utf-8", "backslashreplace"))  # one name, whatever system wrote it
         noise = NOISE if sub.name == "_background_noise_" else None
-        entries += [Entry(path, label, problem=noise) for here in folders_below(sub, folder) for path in sounds_in(here)]
+        files = [Entry(path, label, problem=noise) for here in folders_below(sub, folder) for path in sounds_in(here)]
+        entries += [spoken_entry(entry, folder, parts) for entry in files]
     return entries
 
 # %% ../nbs/07_recordings.ipynb #3700acc8

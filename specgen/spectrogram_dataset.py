@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
-from .audio import peak_normalize, trim_silence
+from .audio import peak_normalize, to_tensor, trim_silence
 from .core import SpecgenError, as_path, require_readable, write_tensors
 from .datasets import AudioDataset
 from .spectrogram import Representation
@@ -97,7 +96,7 @@ def encode_waveforms(
 def as_tensor(values, what: str, wanted: str) -> torch.Tensor:
     "A tensor, an array or a list as a tensor. Raises `SpecgenError`, saying what is wanted, for anything that makes none."
     try:
-        return values if torch.is_tensor(values) else torch.as_tensor(np.asarray(values))
+        return to_tensor(values)
     except (TypeError, ValueError, RuntimeError):
         raise SpecgenError(f"{what} of type {type(values).__name__}: {wanted}") from None
 

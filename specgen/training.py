@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -55,16 +56,16 @@ class TrainConfig:
 # %% ../nbs/12_training.ipynb #c1100001
 def check_config(config: TrainConfig):
     "Raises `SpecgenError` for settings that cannot be."
-    for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
-        if getattr(config, name) < 1:
-            raise SpecgenError(f"{name} is {getattr(config, name)}: give at least 1")
+    for name, least in {"steps": 1, "batch_size": 1, "checkpoint_every": 1, "log_every": 1, "warmup": 0, "validate_every": 0, "seed": 0}.items():
+        if not isinstance(value := getattr(config, name), Integral) or value < least:
+            raise SpecgenError(f"{name} is {value}: give a whole number, at least {least}")
     for name, choices in {"schedule": ("cosine", "constant", "exponential"), "precision": ("auto", *PRECISIONS)}.items():
         if getattr(config, name) not in choices:
             raise SpecgenError(f"{name} is {getattr(config, name)!r}: choose one of {', '.join(choices)}")
     if not 0 < config.lr_decay <= 1:
         raise SpecgenError(f"lr_decay is {config.lr_decay}: give a factor above 0 and at most 1")
-    if config.seed < 0 or config.ema is not None and not 0 <= config.ema < 1:
-        raise SpecgenError(f"seed is {config.seed} and ema is {config.ema}: the seed must not be negative, and ema lies in [0, 1)")
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise SpecgenError(f"ema is {config.ema}: give a number from 0 to below 1")
 
 # %% ../nbs/12_training.ipynb #61b98478
 def learning_rate(step: int, config: TrainConfig) -> float:

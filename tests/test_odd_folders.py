@@ -135,3 +135,15 @@ def test_a_picture_that_fails_does_not_end_a_training(tmp_path, monkeypatch):
     monkeypatch.setattr(gan, "save_epoch", broken)
     with pytest.warns(UserWarning, match="nothing drawn"):
         assert gan.watch_epoch(Pair, tmp_path, 10, None) == {}
+
+
+def test_speech_commands_tells_who_speaks_and_what_tests(tmp_path):
+    for label in ("yes", "no"):
+        for speaker in ("aaaa1111", "bbbb2222", "cccc3333"):
+            sound(tmp_path / label / f"{speaker}_nohash_0.wav")
+    for name, speaker in (("testing_list.txt", "cccc3333"), ("validation_list.txt", "bbbb2222")):
+        (tmp_path / name).write_text("".join(f"{label}/{speaker}_nohash_0.wav\n" for label in ("yes", "no")))
+    dataset = load_recordings(tmp_path)
+    assert dataset.classes == ["no", "yes"] and dataset.speakers == ["aaaa1111", "bbbb2222", "cccc3333"] * 2
+    assert {dataset[int(i)].speaker for i in dataset.split()[1]} == {"cccc3333"}
+    assert [dataset[k].part for k in range(3)] == ["train", "validation", "test"]

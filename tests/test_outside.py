@@ -1,6 +1,9 @@
 "What comes from outside: limits, settings of every kind of file, labels and arrays as people have them, numbers beside other libraries', items in company."
+import io
 import json
+import os
 import shutil
+import sys
 import zipfile
 
 import librosa
@@ -11,12 +14,12 @@ import torch
 from fuzz import MELS, SIZES, make_models, make_vocoder
 from made_up import noise
 
-from specgen.audio import LIMITS, check_settings, import_torchaudio, limit, read_audio, resample
+from specgen.audio import LIMITS, check_settings, import_torchaudio, limit, read_audio, resample, write_audio
 from specgen.audio_transformer import AST
 from specgen.autoencoder import Autoencoder
 from specgen.classifier import Classifier
 from specgen.cli import main
-from specgen.core import SpecgenError
+from specgen.core import SpecgenError, atomic
 from specgen.evaluation import Evaluator
 from specgen.exact_inverse import invert_file, reassign_file
 from specgen.flow_matching import VelocityNetwork
@@ -24,8 +27,10 @@ from specgen.gan import GAN
 from specgen.models import WaveformDataset, save_samples
 from specgen.phase import griffin_lim, phase_retrieval
 from specgen.pipeline import DigitGenerator
+from specgen.reassignment import reassigned_spectrogram
 from specgen.spectrogram import Fbank, HiFiGANMel, LogMel, LogSTFT, Representation
 from specgen.spectrogram_dataset import SpectrogramDataset
+from specgen.training import TrainConfig
 from specgen.vae import VAE
 from specgen.vocoder import HiFiGAN, HiFiGANConfig
 
@@ -408,3 +413,52 @@ def test_magnitudes_whose_squares_are_no_numbers(features, tmp_path):
 def test_a_file_in_the_place_of_a_folder_of_sounds_is_called_one(tmp_path):
     (tmp_path / "o").write_text("mine")
     refused(lambda: save_samples(tmp_path / "o", ["a"], [torch.zeros(9)], 8000), "o: is a file; give a folder")
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    os.symlink(tmp_path / "there.txt", tmp_path / "link.txt")
+    for text in ("one", "two"):  # at first it leads to nothing
+        with atomic(tmp_path / "link.txt") as temporary:
+            temporary.write_text(text)
+        assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "there.txt").read_text() == text
+
+
+def test_pipes_and_devices_are_no_place_for_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(SpecgenError, match="is a pipe or a device"), atomic(path) as temporary:
+            temporary.write_text("lost")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pipe"] and not os.path.isfile("/dev/null")
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "warmup", "validate_every", "checkpoint_every", "log_every", "seed"])
+def test_numbers_of_steps_are_whole(name):
+    with pytest.raises(SpecgenError, match=f"{name} is 2.5"):
+        TrainConfig(**{"steps": 10, name: 2.5})
+    assert TrainConfig(**{"steps": np.int64(10), name: np.int32(3)})
+
+
+def test_arrays_may_run_backwards(tmp_path):
+    y = np.random.default_rng(0).standard_normal(4000).clip(-1, 1)
+    settings = dict(sr=8000, n_fft=80, hop_length=20)
+    assert all(map(torch.equal, reassigned_spectrogram(y[::-1], **settings, fill_nan=True), reassigned_spectrogram(y[::-1].copy(), **settings, fill_nan=True)))
+    write_audio(tmp_path / "a.wav", y[::-1], 8000)
+    assert (read_audio(tmp_path / "a.wav")[0] - torch.from_numpy(y[::-1].copy())).abs().max() < 1e-4
+    clips = noise(6, 4, 5).numpy()
+    assert torch.equal(SpectrogramDataset(clips[::-1], np.arange(6)[::-1] % 2, ["a", "b"], LogSTFT()).spectrograms[0], torch.from_numpy(clips[5]))
+
+
+def test_the_threshold_of_reassignment_may_be_one_of_numpys_functions():
+    y = noise(2000, seed=1).double()
+    _, _, mags = reassigned_spectrogram(y, sr=8000, n_fft=80, hop_length=20, ref_power=0.0)
+    found = reassigned_spectrogram(y, sr=8000, n_fft=80, hop_length=20, ref_power=np.median)
+    assert abs(found[0].isnan().double().mean() - 0.5) < 0.01 and mags[found[0].isnan()].max() <= mags[~found[0].isnan()].min()
+
+
+def test_terminals_that_lack_a_letter_get_its_number(tmp_path, monkeypatch):
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stderr", narrow)
+    with pytest.raises(SystemExit):
+        main(["reassign", str(tmp_path / "模型.wav"), str(tmp_path / "x.npz")])
+    narrow.flush()
+    assert b"\\u6a21\\u578b" in narrow.buffer.getvalue()
