@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional as F
 
 from .core import SpecgenError, as_path, atomic
-from .sound_headers import broken_off, counted, full_scale, plain_wav
+from .sound_headers import broken_off, counted, sample_scale, plain_wav
 
 # %% ../nbs/01_audio.ipynb #c358c3cb
 def demo_voice(sample_rate: int = 16000, seed: int = 0) -> torch.Tensor:
@@ -279,7 +279,7 @@ def as_float32(samples: np.ndarray) -> np.ndarray:
     "Samples as a wav stores them -> float32, of full scale 1."
     with np.errstate(over="ignore"):
         values = samples.astype(np.float32)
-    return (values - 128 if samples.dtype == np.uint8 else values) / np.float32(full_scale(samples))
+    return (values - 128 if samples.dtype == np.uint8 else values) / np.float32(sample_scale(samples))
 
 
 def float_blocks(path: str | Path, raw: bytes | None = None, most: int = 1 << 24) -> Iterator[tuple[np.ndarray, int]]:
@@ -383,7 +383,7 @@ def check_wav(raw: bytes) -> tuple[float, int] | str | None:
     samples, rate = found
     with np.errstate(over="ignore"):
         span = spans(samples.astype(np.float32) if samples.itemsize == 8 else samples) if len(samples) else np.zeros((2, 1))
-    return find_problem(len(samples), rate, span / full_scale(samples)) or (len(samples) / rate, rate)
+    return find_problem(len(samples), rate, span / sample_scale(samples)) or (len(samples) / rate, rate)
 
 # %% ../nbs/01_audio.ipynb #8b15c4ea
 def ogg_is_whole(tail: bytes) -> bool:

@@ -467,8 +467,8 @@ def split(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # indices of the training and of the test recordings, each sorted
     """Divide a dataset; the same arguments give the same split.
 
-    Official means: the folder's own parts (`test/`, else `val/`); FSDD's recordings 0 to 4 of each speaker and digit; six voices of `digits`; ESC-50's
-    fold 5; the twelve test speakers of AudioMNIST's first split; another folder is stratified. Raises `SpecgenError` when it cannot be divided so.
+    Official: the folder's own parts (`test/`, else `val/`, or Speech Commands' lists); FSDD's takes 0 to 4; six voices of `digits`; ESC-50's fold 5; the
+    twelve test speakers of AudioMNIST's first split; another folder is stratified. Raises `SpecgenError` when it cannot be divided so.
     """
     check_split(by, test, fraction)
     if by in ("speaker", "fold"):

@@ -83,7 +83,7 @@ def plain_wav(raw: bytes) -> tuple[np.ndarray, int] | str | None:
     return np.frombuffer(raw, dtype, frames * channels, start).reshape(frames, channels), rate
 
 
-def full_scale(samples: np.ndarray) -> float:
+def sample_scale(samples: np.ndarray) -> float:
     "What stands for 1 in samples as they are stored; those of 8 bits are around 128."
     return 1.0 if samples.dtype.kind == "f" else 2.0 ** (8 * samples.itemsize - 1)
 
