@@ -405,7 +405,6 @@ def frequencies(self: Fbank) -> torch.Tensor:
 def decode(self: Fbank, spec: torch.Tensor, *, n_iter: int = 32, length: int | None = None, generator: torch.Generator | None = None):
     "As in the other kinds; then the pre-emphasis is undone. The first sample of the sound is the first sample of frame 0."
     from scipy.signal import lfilter  # slow to import
-
     margin = -(-self.frame_length // (2 * self.hop_length))  # silent frames, so that the first and last half frames are whole
     mag = F.pad(self.from_log(self.denormalize(spec)).repeat_interleave(self.pool, -1), (margin, margin))
     sound = phase_retrieval(mag, n_iter=n_iter, generator=generator, **self.stft_settings)
