@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(HERE / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("digits", "audiomnist", "vocoder", "bench", "dev")}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("digits", "audiomnist", "vocoder", "explorer", "bench", "dev")}
 home = f"https://github.com/{cfg['user']}/{cfg['repo']}"
 
 

@@ -237,6 +237,7 @@ class Site:
     def build(self):
         shutil.rmtree(self.out, ignore_errors=True)
         (self.out / "media").mkdir(parents=True)
+        shutil.copytree(ROOT / "nbs" / "images", self.out / "images")
         for path in [ROOT / "nbs" / "index.ipynb", *NOTEBOOKS]:
             self.notebook(path)
         for stem, module in MODULES.items():

@@ -23,6 +23,7 @@ from PIL import Image
 
 COLOURS = (256, 128, 64, 32)  # tried in turn
 SMALL_PICTURE = 30_000  # base64 characters: left alone
+WIDGET = "application/vnd.jupyter.widget-view+json"  # shows only while its kernel runs: not kept
 
 
 def save(path: Path, notebook: dict):
@@ -35,6 +36,10 @@ def mark(notebook: dict, ids: set[str], before: str = ""):
     with_outputs = {cell for cell, _, outputs in code_cells(notebook) if outputs}
     notebook["metadata"]["ran"] = {cell: before + now[cell] if cell in ids else stamps[cell]
                                    for cell in now if cell in with_outputs and (cell in ids or cell in stamps)}
+
+
+def without_widgets(outputs: list[dict]) -> list[dict]:
+    return [output for output in outputs if WIDGET not in output.get("data", {})]
 
 
 def fewer_colours(png: str, colours: int) -> str:
@@ -107,7 +112,7 @@ def rerun(path: Path) -> tuple[dict[str, list[dict]], dict[str, list[dict]]]:
             if cell.id in kept:
                 client.execute_cell(cell, k)
     made = nbformat.v4.rwbase.split_lines(client.nb)
-    return kept, {cell.id: json.loads(json.dumps(cell.outputs)) for cell in made.cells if cell.id in kept}
+    return kept, {cell.id: without_widgets(json.loads(json.dumps(cell.outputs))) for cell in made.cells if cell.id in kept}
 
 
 def compare(path: Path, keep: bool) -> dict:
@@ -137,6 +142,9 @@ def main(command: str, names: list[str]):
         notebook = load(path)
         everything = {cell for cell, *_ in code_cells(notebook)}
         if command == "kept":
+            notebook["metadata"].pop("widgets", None)
+            for cell in notebook["cells"]:
+                cell.update(outputs=without_widgets(cell["outputs"])) if cell["cell_type"] == "code" else None
             size = shrink(notebook)
             mark(notebook, everything)
             print(f"{path.name}: {size:,} bytes")

@@ -162,6 +162,18 @@ def test_stamps_are_kept_and_unknown_ones_counted():
     assert not book.unstamped(notebook) and not list(book.stale(notebook))
 
 
+def test_widgets_are_not_kept(monkeypatch, tmp_path):
+    cell = {"cell_type": "code", "id": "panel", "metadata": {}, "execution_count": None, "source": ["panel"],
+            "outputs": [{"output_type": "execute_result", "execution_count": None, "metadata": {}, "data": {"text/plain": "VBox()", book_keep.WIDGET: {}}}]}
+    path = tmp_path / "nbs" / "99_panel.ipynb"
+    path.parent.mkdir()
+    book_keep.save(path, {"cells": [cell], "metadata": {"widgets": {}}, "nbformat": 4, "nbformat_minor": 5})
+    monkeypatch.setattr(book_keep, "ROOT", tmp_path)
+    book_keep.main("kept", ["99_panel"])
+    kept = book.load(path)
+    assert kept["cells"][0]["outputs"] == [] and kept["metadata"] == {"ran": {}}
+
+
 def test_pictures_shrink_until_a_notebook_is_small_enough():
     big = max(NOTEBOOKS, key=lambda path: path.stat().st_size)
     notebook = book.load(big)

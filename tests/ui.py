@@ -43,6 +43,9 @@ PLAYERS = """Promise.all([...document.querySelectorAll('.jp-OutputArea audio')].
 }))).then(all => [all.length, all.reduce((a, b) => a + b, 0)])"""
 LOOK = f"""{BOOK}.content.widgets.find(c => c.model.type == 'code' && c.model.outputs.toJSON().some(o => String(o.text ?? '').startsWith('Left out: ')))
     ?.node.scrollIntoView(); new Promise(done => setTimeout(done, 500))"""
+PANEL = "document.querySelector('img[alt^=\"Spectrogram and reassigned\"]')"  # the picture of the explorer's first panel
+IN_PANEL = f"{PANEL}.closest('.widget-vbox')"
+SLIDERS = ("n_fft", "hop_length", "n_mels")  # of that panel, from the left
 PICTURES = "[...document.querySelectorAll('.jp-OutputArea img')].map(i => [i.naturalWidth > 0, i.alt])"
 
 
@@ -79,6 +82,12 @@ class Page:
         while not (said := self.value(code)) and time.monotonic() < end:
             time.sleep(0.5)
         return bool(said)
+
+    def press(self, element: str, key: str, times: int = 1) -> None:
+        "Keys on an element, given as JavaScript, that takes the focus."
+        self.value(f"{element}.focus()")
+        for kind in ("keyDown", "keyUp") * times:
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
     def shot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
@@ -154,6 +163,38 @@ def counted(cells: list) -> dict[str, int]:
             "players": sum(r.count("<audio") for r in rich)}
 
 
+def explore(page: Page, name: str, shots: Path | None = None) -> list[str]:
+    """The explorer's first panel, steered by keys: what is wrong with it.
+
+    A slider is moved, and another picture has to come; then the FFT size and hop of the exact inverse, and five players have to play."""
+    if not page.wait(f"{PANEL}?.naturalWidth > 0", 60):
+        return ["no panel with a picture"]
+
+    def keep(word: str) -> None:
+        if shots:
+            page.value(f"{IN_PANEL}.scrollIntoView(); new Promise(done => setTimeout(done, 500))")
+            page.shot(shots / f"{name}_{word}.png")
+
+    keep("before")
+    before, start, wrong = page.value(f"{PANEL}.src"), time.monotonic(), []
+    handles = {slider: f"{IN_PANEL}.querySelectorAll('.noUi-handle')[{k}]" for k, slider in enumerate(SLIDERS)}
+    page.press(handles["n_fft"], "ArrowLeft")
+    moved = page.wait(f"{PANEL}?.src != {json.dumps(before)} && {PANEL}?.naturalWidth > 0", 60)
+    print(f"{name}: another picture {time.monotonic() - start:.1f} s after a key on a slider" if moved else "", flush=True)
+    wrong += [] if moved else ["no other picture after a slider was moved"]
+    page.press(handles["hop_length"], "ArrowLeft", 3)  # first: a hop beyond the frame is refused
+    page.press(handles["n_fft"], "ArrowLeft", 2)
+    wrong += [] if page.wait(f"{PANEL}?.alt.includes('FFT 80, hop 20')", 60) else ["keys do not reach the sliders"]
+    page.value(f"[...{IN_PANEL}.querySelectorAll('button')].find(b => b.textContent.includes('back into sound')).click()")
+    players = PLAYERS.replace("document", IN_PANEL).replace(".jp-OutputArea ", "")
+    heard = page.wait(f"{IN_PANEL}.querySelectorAll('audio').length == 5", 120) and page.value(players)
+    keep("after")
+    return wrong if heard == [5, 5] else [*wrong, f"players of the inverses: {heard}"]
+
+
+SCENARIOS = {"34_explorer": explore}  # what follows Run All
+
+
 def run_notebook(name: str, address: str, folder: Path, page: Page, shots: Path | None = None, timeout: float = 900) -> dict:
     "Open a notebook, press Run All, wait, and say what stands there."
     page.call("Page.navigate", url=f"{address}/tree/{name}.ipynb?reset")
@@ -168,6 +209,7 @@ def run_notebook(name: str, address: str, folder: Path, page: Page, shots: Path 
     for source, count, outputs in after:
         told += [f"not run: {source[:60]!r}"] if source.strip() and count is None else []
         told += [f"{o['ename']}: {o['evalue'][:150]} in {source[:60]!r}" for o in outputs if o["output_type"] == "error"]
+    told += SCENARIOS[name](page, name, shots) if finished and name in SCENARIOS else []
     page.value(f"{BOOK}.context.save().then(() => 0)")
     saved = [cell["outputs"] for cell in json.loads((folder / f"{name}.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
     lost = sum(bool(old[2]) and not new for old, new in zip(before, saved, strict=True))
