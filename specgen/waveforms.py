@@ -39,7 +39,7 @@ def decode(
 
 
 def decoded(recordings: list[Recording], sample_rate: int, contents: dict[str, bytes], title: str, progress: bool | Callable) -> Iterator[torch.Tensor]:
-    "Every recording, on all cores; the contents that are used up are let go."
+    "Every recording, in order; the contents that are used up are let go."
     return in_parallel(lambda r: decode(r, sample_rate, contents.pop(r.digest, None)), recordings, title, progress)
 
 # %% ../nbs/07a_waveforms.ipynb #0a700007
