@@ -27,7 +27,7 @@ from .filtering import filter_balance
 from .flow_matching import integrate
 from .levels import for_listening, joined
 from .models import Preset
-from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
+from .plot import alternative_text, confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
 from .run_folder import RunFolder
 from .spectrogram_dataset import SpectrogramDataset
 
@@ -182,7 +182,8 @@ def write_report(
         joined=audio_tag(joined([for_listening(sound, rate) for sound in samples["sounds"][first]], rate), rate),
         listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
         scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["rows"]["generated sounds"]["n"]),
-        figures=[dict(caption=c, png=base64.b64encode(figure_png(f)).decode()) for c, f in report_figures(dataset, model, samples, run)],
+        figures=[dict(caption=c, alt=alternative_text(f), png=base64.b64encode(figure_png(f)).decode())
+                 for c, f in report_figures(dataset, model, samples, run)],
         balance=balance_table(dataset), made_with=made_with(run, size, model.device),
     )
     with atomic(run.path / "report.html") as temporary:

@@ -4,6 +4,7 @@
     python tests/book_keep.py stamp NAME ID ... after single cells were run
     python tests/book_keep.py rerun NAME ...    run the fast cells again: what comes again is stamped, what says something else loses its stamp
     python tests/book_keep.py refresh NAME ...  the same, and where the output is another one, it takes the old one's place
+    python tests/book_keep.py alt NAME ID TEXT ...  the alternative texts of a cell's pictures, one for each
     python tests/book_keep.py unknown NAME ...  cells without a stamp get the present digest marked as unknown: a later change is noticed, nothing is claimed
 
 NAME is the beginning of a notebook's name, or `all`.
@@ -110,6 +111,19 @@ def rerun(path: Path) -> tuple[dict[str, list[dict]], dict[str, list[dict]]]:
     return kept, {cell.id: json.loads(json.dumps(cell.outputs)) for cell in made.cells if cell.id in kept}
 
 
+def texts_of(outputs: list[dict]) -> list[dict]:
+    "The metadata of all pictures of some outputs: their alternative texts stand there."
+    return [output.setdefault("metadata", {}).setdefault("image/png", {}) for output in outputs if "image/png" in output.get("data", {})]
+
+
+def keep_texts(outputs: list[dict], kept: list[dict]) -> list[dict]:
+    "New outputs with the alternative texts of the old pictures, where there are as many."
+    new, old = texts_of(outputs), texts_of(kept)
+    for one, other in zip(new, old, strict=True) if len(new) == len(old) else ():
+        one.update(other)
+    return outputs
+
+
 def compare(path: Path, keep: bool) -> dict:
     "Run a notebook's fast cells, stamp what came again and say what did not; the notebook with its stamps, and with new outputs where they are to be kept."
     kept, made = rerun(path)
@@ -117,7 +131,7 @@ def compare(path: Path, keep: bool) -> dict:
     wrong = {cell: difference(kept[cell], made[cell]) for cell in kept if kept[cell] or made[cell]}
     for cell in notebook["cells"]:
         if keep and wrong.get(cell["id"]):
-            cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in made[cell["id"]]]
+            cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in keep_texts(made[cell["id"]], kept[cell["id"]])]
     mark(notebook, wrong.keys() if keep else {cell for cell, what in wrong.items() if not what})
     for cell, what in wrong.items():
         if what and not keep and words_of(kept[cell]) != words_of(made[cell]):
@@ -129,8 +143,8 @@ def compare(path: Path, keep: bool) -> dict:
 
 
 def main(command: str, names: list[str]):
-    ids = names[1:] if command == "stamp" else []
-    chosen = names[:1] if command == "stamp" else names
+    ids = names[1:] if command in ("stamp", "alt") else []
+    chosen = names[:1] if command in ("stamp", "alt") else names
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
         if not any(name == "all" or path.name.startswith(name) for name in chosen):
             continue
@@ -142,6 +156,10 @@ def main(command: str, names: list[str]):
             print(f"{path.name}: {size:,} bytes")
         elif command == "stamp":
             mark(notebook, everything & set(ids))
+        elif command == "alt":
+            cell, *texts = ids
+            for about, text in zip(texts_of(next(outputs for one, _, outputs in code_cells(notebook) if one == cell)), texts, strict=True):
+                about["alt"] = text
         elif command == "unknown":
             mark(notebook, everything - notebook["metadata"].get("ran", {}).keys(), UNKNOWN)
         elif command in ("rerun", "refresh"):
