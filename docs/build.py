@@ -178,7 +178,7 @@ class Site:
         if "text/markdown" in data:
             return self.linked(markdown2html(data["text/markdown"]))
         text = "".join(output.get("text", "")) or data.get("text/plain", "")
-        return "" if re.fullmatch(r"<Figure size.*>", text.strip()) else f'<pre class="out">{ansi2html(text.rstrip())}</pre>'
+        return "" if re.fullmatch(r"<\w*Figure size.*>", text.strip()) else f'<pre class="out">{ansi2html(text.rstrip())}</pre>'
 
     def code(self, cell: dict) -> str:
         "A code cell: directives become marks, cells of imports alone are folded."

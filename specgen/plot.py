@@ -12,6 +12,7 @@ import io
 import math
 import re
 import textwrap
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
 from IPython.display import HTML, Audio
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -76,8 +78,19 @@ class DescribedFigure(Figure):
 
     alt = ""
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {}, {"image/png": {"alt": alternative_text(self)}}  # the picture itself is made by the notebook's own formatter
+
+def with_text(pngs, fig: DescribedFigure):
+    "A notebook's own picture of a figure, its metadata (of a dense picture, its size) and the text."
+    made = pngs.type_printers[Figure](fig) if Figure in pngs.type_printers else None
+    data, about = made if isinstance(made, tuple) else (made, {})
+    return data and (data, {**about, "alt": alternative_text(fig)})
+
+
+def describe_pictures():
+    "In a notebook: pictures of described figures carry their text."
+    if shell := get_ipython():
+        pngs = shell.display_formatter.formatters["image/png"]
+        pngs.for_type(DescribedFigure, partial(with_text, pngs))
 
 # %% ../nbs/05_plot.ipynb #ad01b03a
 @mpl.rc_context(STYLE)
@@ -92,6 +105,7 @@ def subplots(
     fig, axes = plt.subplots(nrows, ncols, figsize=figsize or (3.4 * ncols, 2.4 * nrows), **{"FigureClass": DescribedFigure} | kwargs)
     plt.close(fig)
     fig.alt = alt
+    describe_pictures()
     return fig, axes
 
 

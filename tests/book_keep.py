@@ -67,8 +67,9 @@ def is_slow(code: str) -> bool:
 
 
 def parts(outputs: list[dict]) -> tuple[str, list[str]]:
-    "The text of some outputs, players with it, and their pictures."
-    data = [[o.get("text", ""), *(v for k, v in sorted(o.get("data", {}).items()) if not k.startswith("image/"))] for o in outputs]
+    "The text of some outputs, players with it, and their pictures; how Python names a picture is no text."
+    data = [[o.get("text", ""), *(v for k, v in sorted(o.get("data", {}).items()) if not k.startswith("image/") and not (
+        k == "text/plain" and "image/png" in o["data"]))] for o in outputs]
     pictures = ["".join(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
     return "".join("".join(text) for texts in data for text in texts).strip(), pictures
 
@@ -131,7 +132,8 @@ def compare(path: Path, keep: bool) -> dict:
     wrong = {cell: difference(kept[cell], made[cell]) for cell in kept if kept[cell] or made[cell]}
     for cell in notebook["cells"]:
         if keep and wrong.get(cell["id"]):
-            cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in keep_texts(made[cell["id"]], kept[cell["id"]])]
+            new = keep_texts(made[cell["id"]], kept[cell["id"]])
+            cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in new]
     mark(notebook, wrong.keys() if keep else {cell for cell, what in wrong.items() if not what})
     for cell, what in wrong.items():
         if what and not keep and words_of(kept[cell]) != words_of(made[cell]):
