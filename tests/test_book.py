@@ -94,7 +94,7 @@ def test_what_is_no_fault_is_left_alone(planted, change):
 def drawn(text: str):
     "A change: a cell with a picture and its alternative text."
     def change(notebook):
-        add("code", "fig")(notebook)
+        add("code", "1")(notebook)
         about = {"image/png": {"alt": text}} if text else {}
         notebook["cells"][-1]["outputs"] = [{"output_type": "display_data", "data": {"image/png": "aGk=", "text/plain": "<Figure>"}, "metadata": about}]
         book_keep.mark(notebook, {"planted"} | notebook["metadata"]["ran"].keys())
