@@ -1,6 +1,6 @@
 """What a notebook keeps: outputs within the size budget, and a stamp for each, the digest of the code that made it.
 
-    python tests/book_keep.py kept NAME ...     after a notebook was run from top to bottom (`make book`): shrink its pictures, stamp all its cells
+    python tests/book_keep.py kept NAME ...     after a notebook was run from top to bottom (`make book`): shrink its pictures, keep their texts, stamp it
     python tests/book_keep.py stamp NAME ID ... after single cells were run
     python tests/book_keep.py rerun NAME ...    run the fast cells again: what comes again is stamped, what says something else loses its stamp
     python tests/book_keep.py refresh NAME ...  the same, and where the output is another one, it takes the old one's place
@@ -13,6 +13,7 @@ import base64
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -125,6 +126,12 @@ def keep_texts(outputs: list[dict], kept: list[dict]) -> list[dict]:
     return outputs
 
 
+def committed(path: Path) -> dict[str, list[dict]]:
+    "The outputs of a notebook's cells as they were last committed."
+    done = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True, text=True)
+    return {cell: outputs for cell, _, outputs in code_cells(json.loads(done.stdout))} if done.returncode == 0 else {}
+
+
 def compare(path: Path, keep: bool) -> dict:
     "Run a notebook's fast cells, stamp what came again and say what did not; the notebook with its stamps, and with new outputs where they are to be kept."
     kept, made = rerun(path)
@@ -153,6 +160,9 @@ def main(command: str, names: list[str]):
         notebook = load(path)
         everything = {cell for cell, *_ in code_cells(notebook)}
         if command == "kept":
+            before = committed(path)
+            for cell, _, outputs in code_cells(notebook):
+                keep_texts(outputs, before.get(cell, []))
             size = shrink(notebook)
             mark(notebook, everything)
             print(f"{path.name}: {size:,} bytes")
