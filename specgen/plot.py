@@ -230,15 +230,15 @@ def show_specs(
     vmax: float | None = None,  # value drawn brightest; by default the highest, but for one in a thousand
     cmap: str = "magma",  # matplotlib's name of a colour map
     figsize: tuple[float, float] | None = None,  # inches; by default about 2.2 x 1.8 for every panel
+    decibels: bool = True,  # a colour bar in decibels beside them; False for values that have left the representation's scale
     alt: str = "",  # what is to be seen, for those who can't see it; by default made from the titles
 ) -> Figure:
     "A grid of spectrograms on one colour scale, in decibels where the representation knows them. Raises `SpecgenError` for what is no spectrogram."
     panels, titles = to_panels(specs), [] if titles is None else list(titles)
     low, high = (float(own if given is None else given) for own, given in zip(colour_range(panels), (vmin, vmax), strict=True))
-    same, with_bar = len({p.shape for p in panels}) == 1, hasattr(representation, "decibels")
+    same, with_bar = len({p.shape for p in panels}) == 1, decibels and hasattr(representation, "decibels")
     nrows, ncols = math.ceil(len(panels) / ncols), min(ncols, len(panels))
-    size = figsize or (2.2 * ncols + 0.5 + 0.6 * with_bar, 1.8 * nrows + 0.3)
-    fig, axes = subplots(nrows, ncols, size, alt=alt, squeeze=False, sharex=same, sharey=same)
+    fig, axes = subplots(nrows, ncols, figsize or (2.2 * ncols + 0.5 + 0.6 * with_bar, 1.8 * nrows + 0.3), alt=alt, squeeze=False, sharex=same, sharey=same)
     draw_grid(axes, panels, titles, representation, cmap=cmap, vmin=low, vmax=high)
     if with_bar:
         decibel_bar(fig, axes.ravel().tolist(), representation, low, high, cmap)

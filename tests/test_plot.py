@@ -181,6 +181,7 @@ def test_the_colour_bar_is_in_decibels():
     np.testing.assert_allclose([bar.get_ylim()[1] for bar in bars], loudest, atol=0.1)
     np.testing.assert_allclose(*[bar.get_ylim() for bar in bars], atol=1e-3)
     assert len(show_specs(torch.zeros(4, 5)).axes) == len(show_specs(torch.zeros(4, 5), representation=Elsewhere()).axes) == 1
+    assert len(show_specs(torch.zeros(40, 5), representation=MELS, decibels=False).axes) == 1
 
 
 def test_names_of_clouds_do_not_cover_each_other():
