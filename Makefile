@@ -67,7 +67,7 @@ release-check: $(READY)
 	$(BIN)/python tests/release.py
 
 readme: $(READY)
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir $(README_DIR) --output README \
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --template-file docs/readme.md.j2 --output-dir $(README_DIR) --output README \
 		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
 	awk '/^#\| / {next} /^```/ {open = !open; if (open && $$0 == "```") $$0 = "```python"} {print}' $(README_DIR)/README.md | cat -s > $(README_DIR)/README.tmp
 	mv $(README_DIR)/README.tmp $(README_DIR)/README.md

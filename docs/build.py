@@ -164,11 +164,11 @@ class Site:
     def note(self, text: str) -> str:
         return self.linked(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False)))
 
-    def output(self, output: dict, alt: str) -> str:
+    def output(self, output: dict) -> str:
         data = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
         if "image/png" in data:
-            address = self.media(base64.b64decode(data["image/png"]), "png")
-            return f'<figure><img src="{address}" alt="{html.escape(alt, quote=True)}" loading="lazy"></figure>'
+            address, about = self.media(base64.b64decode(data["image/png"]), "png"), output.get("metadata", {}).get("image/png", {})
+            return f'<figure><img src="{address}" alt="{html.escape(about.get("alt", ""), quote=True)}" loading="lazy"></figure>'
         if "text/html" in data:
             def sound(match):
                 return f'src="{self.media(base64.b64decode(match[2]), match[1].replace("x-", "").replace("mpeg", "mp3"))}"'
@@ -178,9 +178,9 @@ class Site:
         if "text/markdown" in data:
             return self.linked(markdown2html(data["text/markdown"]))
         text = "".join(output.get("text", "")) or data.get("text/plain", "")
-        return "" if re.fullmatch(r"<Figure size.*>", text.strip()) else f'<pre class="out">{ansi2html(text.rstrip())}</pre>'
+        return "" if re.fullmatch(r"<\w*Figure size.*>", text.strip()) else f'<pre class="out">{ansi2html(text.rstrip())}</pre>'
 
-    def code(self, cell: dict, alt: str) -> str:
+    def code(self, cell: dict) -> str:
         "A code cell: directives become marks, cells of imports alone are folded."
         source = "".join(cell["source"])
         marks = re.findall(r"^#\| *(\w+)", source, re.M)
@@ -192,7 +192,7 @@ class Site:
         if body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body):
             shown, marks = f"<details class='imports'><summary>imports</summary>{shown}</details>", []
         mark = "".join(f"<span class='mark' title='{why}'>{word}</span>" for names, word, why in MARKS if names & set(marks))
-        return f"<div class='cell'>{mark}{shown}{''.join(self.output(o, alt) for o in cell['outputs'])}</div>"
+        return f"<div class='cell'>{mark}{shown}{''.join(map(self.output, cell['outputs']))}</div>"
 
     def remember(self, address: str, title: str, body: str):
         "A page's sections in the search index."
@@ -211,15 +211,14 @@ class Site:
         (self.out / address).write_text(page, encoding="utf-8")
 
     def notebook(self, path: Path):
-        body, alt = [], ""
+        body = []
         for cell in load(path)["cells"]:
             if cell["cell_type"] == "markdown":
                 text = "".join(cell["source"])
                 page = self.linked(markdown2html(re.sub(r"^(\|.*\|)\n(?=[^|\n])", r"\1\n\n", text, flags=re.M)))
                 body.append(with_equations(page))
-                alt = (plain(page).split(". ")[-1] or alt)[:200]
             elif cell["cell_type"] == "code":
-                body.append(self.code(cell, alt))
+                body.append(self.code(cell))
         order = ["index", *MODULES]
         k = order.index(path.stem)
         around = [order[j] if 0 <= j < len(order) else None for j in (k - 1, k + 1)]

@@ -11,13 +11,19 @@ import html
 import io
 import math
 import re
+import textwrap
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
 from IPython.display import HTML, Audio
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -35,17 +41,72 @@ STYLE = {
     "xtick.major.size": 2.5, "ytick.major.size": 2.5, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
 }
 
+# %% ../nbs/05_plot.ipynb #5a170002
+def listed(words, most: int = 90) -> str:
+    "Different texts in their order, joined by commas: as many as fit into so many letters, and how many more there are."
+    words = [textwrap.shorten(w, most, placeholder=" …") for w in dict.fromkeys(word.replace(r"\$", "$").strip() for word in words) if w]
+    n = max((k for k in range(1, len(words) + 1) if len(", ".join(words[:k])) <= most), default=0)
+    return ", ".join(words[:n]) + (f" and {len(words) - n} more" if len(words) > n else "")
+
+
+def kind_of(ax) -> str:
+    "What is drawn on some axes, in a word: an image's own label, or points, bars, curves."
+    if ax.images:
+        label = str(ax.images[0].get_label())
+        return "image" if label.startswith("_") or not label else label
+    return "points" if ax.collections else "bars" if ax.patches else "curves" if ax.lines else ""
+
+# %% ../nbs/05_plot.ipynb #5a170003
+def alternative_text(fig: Figure) -> str:
+    "A figure in one or two sentences of at most 250 letters: its `alt` where it has one, or its panels, titles, axes, legend and colour bar."
+    if getattr(fig, "alt", ""):
+        return fig.alt
+    bars = [ax for ax in fig.axes if hasattr(ax, "_colorbar")]
+    axes = [ax for ax in fig.axes if ax.get_visible() and ax not in bars]
+    n = len({ax.get_position().bounds for ax in axes})  # twins share a place
+    kinds, titles = listed(map(kind_of, axes)), listed(ax.get_title() for ax in axes)
+    x, y = listed((ax.get_xlabel() for ax in axes), 40), listed((ax.get_ylabel() for ax in axes), 40)
+    legend = listed(t.get_text() for ax in axes if ax.get_legend() for t in ax.get_legend().get_texts())
+    colours = listed((bar.get_ylabel() for bar in bars), 40)
+    first = f"{n} panel{'s' * (n != 1)}" + f", {kinds}" * bool(kinds) + f": {titles}" * bool(titles)
+    rest = [f"{y} against {x}" if x and y else x or y, f"legend: {legend}" * bool(legend), f"colour bar: {colours}" * bool(colours)]
+    rest = "; ".join(filter(None, rest))
+    return textwrap.shorten(first + "." + f" {rest[:1].upper()}{rest[1:]}." * bool(rest), 250, placeholder=" …")
+
+# %% ../nbs/05_plot.ipynb #5a170008
+class DescribedFigure(Figure):
+    "A figure whose picture carries a text for those who can't see it: `alt` where it is set, else `alternative_text`."
+
+    alt = ""
+
+
+def with_text(pngs, fig: DescribedFigure):
+    "A notebook's own picture of a figure, its metadata (of a dense picture, its size) and the text."
+    made = pngs.type_printers[Figure](fig) if Figure in pngs.type_printers else None
+    data, about = made if isinstance(made, tuple) else (made, {})
+    return data and (data, {**about, "alt": alternative_text(fig)})
+
+
+def describe_pictures():
+    "In a notebook: pictures of described figures carry their text."
+    if shell := get_ipython():
+        pngs = shell.display_formatter.formatters["image/png"]
+        pngs.for_type(DescribedFigure, partial(with_text, pngs))
+
 # %% ../nbs/05_plot.ipynb #ad01b03a
 @mpl.rc_context(STYLE)
 def subplots(
     nrows: int = 1,  # rows of axes
     ncols: int = 1,  # columns of axes
     figsize: tuple[float, float] | None = None,  # inches, width and height; by default 3.4 x 2.4 for every panel
+    alt: str = "",  # what the picture shows, for those who can't see it; by default made from titles, labels and legends
     **kwargs,  # further arguments of `matplotlib.pyplot.subplots`
 ) -> tuple:
     "A figure in the library's style, and its axes, like `matplotlib.pyplot.subplots`; end the cell with the figure to show it."
-    fig, axes = plt.subplots(nrows, ncols, figsize=figsize or (3.4 * ncols, 2.4 * nrows), **kwargs)
+    fig, axes = plt.subplots(nrows, ncols, figsize=figsize or (3.4 * ncols, 2.4 * nrows), **{"FigureClass": DescribedFigure} | kwargs)
     plt.close(fig)
+    fig.alt = alt
+    describe_pictures()
     return fig, axes
 
 
@@ -122,7 +183,7 @@ def draw_spec(ax, spec: np.ndarray, representation, **image):
         half = (times[1] - times[0]) / 2
         left, right = times[0] - half, times[-1] - half
         ax.set_yticks(*hertz_ticks(representation.frequencies[:n_rows]))
-    ax.imshow(spec, origin="lower", aspect="auto", extent=(left, right, -0.5, n_rows - 0.5), **image)
+    ax.imshow(spec, origin="lower", aspect="auto", extent=(left, right, -0.5, n_rows - 0.5), label="spectrogram", **image)
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 # %% ../nbs/05_plot.ipynb #f99f17f3
@@ -143,6 +204,21 @@ def label_grid(axes: np.ndarray, n: int, x: str, y: str):
         if i % ncols == 0:
             ax.set_ylabel(y)
 
+# %% ../nbs/05_plot.ipynb #5a170006
+def draw_grid(axes: np.ndarray, panels: list[np.ndarray], titles: list, representation, **image):
+    "Spectrograms with their titles on the first of some axes."
+    for i, (ax, panel) in enumerate(zip(axes.flat, panels, strict=False)):
+        draw_spec(ax, panel, representation, **image)
+        ax.set_title(figure_text(titles[i]) if i < len(titles) else "")
+    label_grid(axes, len(panels), *("frames", "bins") if representation is None else ("seconds", "hertz"))
+
+
+def decibel_bar(fig: Figure, axes: list, representation, low: float, high: float, cmap: str):
+    "The colour scale of all panels, values from low to high, in decibels."
+    levels = to_array(representation.denormalize(torch.tensor([low, high]))) * representation.decibels / representation.std
+    bar = fig.colorbar(ScalarMappable(Normalize(*levels), cmap), ax=axes, label="dB", pad=0.01, aspect=8 * fig.get_figheight())
+    bar.outline.set_linewidth(0.5)
+
 # %% ../nbs/05_plot.ipynb #e66f6986
 @mpl.rc_context(STYLE)
 def show_specs(
@@ -155,16 +231,18 @@ def show_specs(
     vmax: float | None = None,  # value drawn brightest; by default the highest, but for one in a thousand
     cmap: str = "magma",  # matplotlib's name of a colour map
     figsize: tuple[float, float] | None = None,  # inches; by default about 2.2 x 1.8 for every panel
+    decibels: bool = True,  # a colour bar in decibels beside them; False for values that have left the representation's scale
+    alt: str = "",  # what is to be seen, for those who can't see it; by default made from the titles
 ) -> Figure:
-    "A grid of spectrograms on one colour scale. Raises `SpecgenError` for what is no spectrogram."
+    "A grid of spectrograms on one colour scale, in decibels where the representation knows them. Raises `SpecgenError` for what is no spectrogram."
     panels, titles = to_panels(specs), [] if titles is None else list(titles)
-    (low, high), same = colour_range(panels), len({p.shape for p in panels}) == 1
+    low, high = (float(own if given is None else given) for own, given in zip(colour_range(panels), (vmin, vmax), strict=True))
+    same, with_bar = len({p.shape for p in panels}) == 1, decibels and hasattr(representation, "decibels")
     nrows, ncols = math.ceil(len(panels) / ncols), min(ncols, len(panels))
-    fig, axes = subplots(nrows, ncols, figsize or (2.2 * ncols + 0.5, 1.8 * nrows + 0.3), squeeze=False, sharex=same, sharey=same)
-    for i, (ax, panel) in enumerate(zip(axes.flat, panels, strict=False)):
-        draw_spec(ax, panel, representation, cmap=cmap, vmin=low if vmin is None else vmin, vmax=high if vmax is None else vmax)
-        ax.set_title(figure_text(titles[i]) if i < len(titles) else "")
-    label_grid(axes, len(panels), *("frames", "bins") if representation is None else ("seconds", "hertz"))
+    fig, axes = subplots(nrows, ncols, figsize or (2.2 * ncols + 0.5 + 0.6 * with_bar, 1.8 * nrows + 0.3), alt=alt, squeeze=False, sharex=same, sharey=same)
+    draw_grid(axes, panels, titles, representation, cmap=cmap, vmin=low, vmax=high)
+    if with_bar:
+        decibel_bar(fig, axes.ravel().tolist(), representation, low, high, cmap)
     return fig
 
 # %% ../nbs/05_plot.ipynb #9bdf2435
@@ -297,7 +375,7 @@ def plot_confusion(
         side = min(1.6 + 0.3 * n, 9)
         _, ax = subplots(figsize=(side, side))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, label="confusion matrix")
     if n <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if share[row, column] > 0.6 else "black"
@@ -317,6 +395,32 @@ def to_plane(x: np.ndarray, method: str, seed: int) -> np.ndarray:
         return PCA(2).fit_transform(x)
     return TSNE(2, random_state=seed, init="pca", perplexity=min(30, (len(x) - 1) / 3)).fit_transform(x)
 
+# %% ../nbs/05_plot.ipynb #5a170007
+def draw_cloud(ax, points: np.ndarray, name: str, colour: str):
+    "Points (N, 2) in one colour, and their name in a box at their median: the text is returned."
+    ax.scatter(*points.T, s=6, color=colour, alpha=0.6, linewidths=0)
+    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "alpha": 0.85}
+    return ax.text(*np.median(points, 0), name, ha="center", va="center", weight="bold", bbox=box)
+
+
+def part_labels(ax, texts: list, rounds: int = 200):
+    "Move texts with boxes up or down until none covers another, or the rounds are over."
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
+    places, sizes = (np.array([getattr(box, name) for box in boxes]) for name in ("min", "size"))
+    places = places + sizes / 2
+    for _ in range(rounds):
+        covered = False
+        for i, j in combinations(range(len(texts)), 2):
+            gap = (sizes[i] + sizes[j]) / 2 - np.abs(places[i] - places[j])
+            if (gap > 0).all():
+                step = (0.5 + gap[1] / 2) * (1 if places[i, 1] >= places[j, 1] else -1)
+                places[i, 1], places[j, 1], covered = places[i, 1] + step, places[j, 1] - step, True
+        if not covered:
+            break
+    for text, place in zip(texts, ax.transData.inverted().transform(places), strict=True):
+        text.set_position(place)
+
 # %% ../nbs/05_plot.ipynb #ffc13c68
 @mpl.rc_context(STYLE)
 def latent_scatter(
@@ -328,17 +432,16 @@ def latent_scatter(
     *,
     seed: int = 0,  # of t-SNE
 ) -> Figure:
-    "Latents or features as points of the plane, coloured by class, each class's name at its median."
+    "Latents or features as points of the plane, coloured by class, each class's name at its median, or above or below where names would cover each other."
     if method not in ("pca", "tsne"):
         raise SpecgenError(f"latent_scatter: unknown method {method!r}; choose 'pca' or 'tsne'")
     x, labels = to_array(latents).astype(np.float32), to_array(labels)
     points = to_plane(x.reshape(len(x), -1), method, seed)
     ax = ax or subplots(figsize=(4, 3.4))[1]
-    for k, c in enumerate(np.unique(labels)):
-        own, colour = points[labels == c], PALETTE[k % len(PALETTE)]
-        ax.scatter(*own.T, s=6, color=colour, alpha=0.6, linewidths=0)
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "alpha": 0.85}
-        ax.text(*np.median(own, 0), figure_text(c if names is None else names[c]), ha="center", va="center", weight="bold", bbox=box)
+    kinds = np.unique(labels)
+    shown = [figure_text(c if names is None else names[c]) for c in kinds]
+    texts = [draw_cloud(ax, points[labels == c], name, PALETTE[k % len(PALETTE)]) for k, (c, name) in enumerate(zip(kinds, shown, strict=True))]
     axis = "component" if method == "pca" else "t-SNE"
     ax.set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+    part_labels(ax, texts)
     return ax.figure

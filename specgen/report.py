@@ -27,7 +27,7 @@ from .filtering import filter_balance
 from .flow_matching import integrate
 from .levels import for_listening, joined
 from .models import Preset
-from .plot import confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
+from .plot import alternative_text, confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
 from .run_folder import RunFolder
 from .spectrogram_dataset import SpectrogramDataset
 
@@ -124,6 +124,12 @@ def report_figures(dataset: SpectrogramDataset, model, samples: dict, run: RunFo
         figures.append(("What the evaluation classifier heard (columns) in the sounds of the asked words (rows).", plot_confusion(matrix, classes)))
     return figures
 
+
+def picture(caption: str, figure) -> dict:
+    "A picture of the page, of twice as many dots as its width on it, so that it is sharp on dense screens."
+    png = base64.b64encode(figure_png(figure, 2 * 76)).decode()
+    return dict(caption=caption, alt=alternative_text(figure), width=round(76 * figure.get_figwidth()), png=png)
+
 # %% ../nbs/30_report.ipynb #319bfb6e
 LEAD = "Trained on {n} recordings of '{dataset}', preset {preset}, seed {seed}. Everything on this page was made by one command."
 SCORES_NOTE = (
@@ -182,7 +188,7 @@ def write_report(
         joined=audio_tag(joined([for_listening(sound, rate) for sound in samples["sounds"][first]], rate), rate),
         listen=listening(dataset, model, samples, load_file(run.path / "filter" / "real.safetensors")),
         scores=dict(zip(("head", "rows"), score_rows(scores), strict=True)), scores_note=SCORES_NOTE.format(n=scores["rows"]["generated sounds"]["n"]),
-        figures=[dict(caption=c, png=base64.b64encode(figure_png(f)).decode()) for c, f in report_figures(dataset, model, samples, run)],
+        figures=[picture(*one) for one in report_figures(dataset, model, samples, run)],
         balance=balance_table(dataset), made_with=made_with(run, size, model.device),
     )
     with atomic(run.path / "report.html") as temporary:

@@ -5,6 +5,7 @@ silent     a cell that prints, draws or plays, and keeps no output
 stale      an output older than its code: the digest kept in the notebook's metadata (`code_hash.py`) is another one, or there is none
 number     a number in prose that no output, no code and no named table of the notebook holds (`book_numbers.py`)
 link       a link or picture that leads nowhere, or a web address that is none
+picture    a picture without alternative text (`alt` in the output's metadata)
 long       a code cell of more than 25 lines that are not empty
 size       a notebook over 1,000,000 bytes
 word       a home-made word where the field has one
@@ -164,6 +165,18 @@ def long(notebook: dict):
             yield cell, f"{lines} lines"
 
 
+def pictures(notebook: dict):
+    "Pictures that say nothing to those who can't see them."
+    for cell, _, outputs in code_cells(notebook):
+        for output in outputs:
+            for kind in output.get("data", {}):
+                if kind.startswith("image/") and not output.get("metadata", {}).get(kind, {}).get("alt", "").strip():
+                    yield cell, "without alternative text: write fig.alt, or python tests/book_keep.py alt NAME ID TEXT"
+    for cell, text in prose_cells(notebook):
+        for found in re.findall(r"!\[\s*\]\([^)]*\)|<img\b(?![^>]*\balt=[\"'][^\"'])[^>]*>", text):
+            yield cell, f"{found}: without alternative text"
+
+
 def said(code: str) -> str:
     "The comments and docstrings of some code, and its names."
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
@@ -186,7 +199,7 @@ def findings(path: Path) -> list[Finding]:
     "All that is wrong with a notebook."
     notebook = load(path)
     checks = {"undefined": undefined(path, notebook), "silent": silent(notebook), "stale": stale(notebook), "number": numbers(notebook),
-              "link": links(path, notebook), "long": long(notebook), "word": words(notebook)}
+              "link": links(path, notebook), "picture": pictures(notebook), "long": long(notebook), "word": words(notebook)}
     found = [Finding(kind, path.stem, cell, what) for kind, check in checks.items() for cell, what in check]
     size = path.stat().st_size
     return found + ([Finding("size", path.stem, "", f"{size:,} bytes")] if size > MAX_BYTES else [])

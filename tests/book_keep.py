@@ -1,9 +1,10 @@
 """What a notebook keeps: outputs within the size budget, and a stamp for each, the digest of the code that made it.
 
-    python tests/book_keep.py kept NAME ...     after a notebook was run from top to bottom (`make book`): shrink its pictures, stamp all its cells
+    python tests/book_keep.py kept NAME ...     after a notebook was run from top to bottom (`make book`): shrink its pictures, keep their texts, stamp it
     python tests/book_keep.py stamp NAME ID ... after single cells were run
     python tests/book_keep.py rerun NAME ...    run the fast cells again: what comes again is stamped, what says something else loses its stamp
     python tests/book_keep.py refresh NAME ...  the same, and where the output is another one, it takes the old one's place
+    python tests/book_keep.py alt NAME ID TEXT ...  the alternative texts of a cell's pictures, one for each
     python tests/book_keep.py unknown NAME ...  cells without a stamp get the present digest marked as unknown: a later change is noticed, nothing is claimed
 
 NAME is the beginning of a notebook's name, or `all`.
@@ -12,6 +13,7 @@ import base64
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,8 +73,9 @@ def is_slow(code: str) -> bool:
 
 
 def parts(outputs: list[dict]) -> tuple[str, list[str]]:
-    "The text of some outputs, players with it, and their pictures."
-    data = [[o.get("text", ""), *(v for k, v in sorted(o.get("data", {}).items()) if not k.startswith("image/"))] for o in outputs]
+    "The text of some outputs, players with it, and their pictures; how Python names a picture is no text."
+    data = [[o.get("text", ""), *(v for k, v in sorted(o.get("data", {}).items()) if not k.startswith("image/") and not (
+        k == "text/plain" and "image/png" in o["data"]))] for o in outputs]
     pictures = ["".join(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
     return "".join("".join(text) for texts in data for text in texts).strip(), pictures
 
@@ -115,6 +118,25 @@ def rerun(path: Path) -> tuple[dict[str, list[dict]], dict[str, list[dict]]]:
     return kept, {cell.id: without_widgets(json.loads(json.dumps(cell.outputs))) for cell in made.cells if cell.id in kept}
 
 
+def texts_of(outputs: list[dict]) -> list[dict]:
+    "The metadata of all pictures of some outputs: their alternative texts stand there."
+    return [output.setdefault("metadata", {}).setdefault("image/png", {}) for output in outputs if "image/png" in output.get("data", {})]
+
+
+def keep_texts(outputs: list[dict], kept: list[dict]) -> list[dict]:
+    "New outputs with the alternative texts of the old pictures, where there are as many."
+    new, old = texts_of(outputs), texts_of(kept)
+    for one, other in zip(new, old, strict=True) if len(new) == len(old) else ():
+        one.update(other)
+    return outputs
+
+
+def committed(path: Path) -> dict[str, list[dict]]:
+    "The outputs of a notebook's cells as they were last committed."
+    done = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True, text=True)
+    return {cell: outputs for cell, _, outputs in code_cells(json.loads(done.stdout))} if done.returncode == 0 else {}
+
+
 def compare(path: Path, keep: bool) -> dict:
     "Run a notebook's fast cells, stamp what came again and say what did not; the notebook with its stamps, and with new outputs where they are to be kept."
     kept, made = rerun(path)
@@ -122,7 +144,8 @@ def compare(path: Path, keep: bool) -> dict:
     wrong = {cell: difference(kept[cell], made[cell]) for cell in kept if kept[cell] or made[cell]}
     for cell in notebook["cells"]:
         if keep and wrong.get(cell["id"]):
-            cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in made[cell["id"]]]
+            new = keep_texts(made[cell["id"]], kept[cell["id"]])
+            cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in new]
     mark(notebook, wrong.keys() if keep else {cell for cell, what in wrong.items() if not what})
     for cell, what in wrong.items():
         if what and not keep and words_of(kept[cell]) != words_of(made[cell]):
@@ -134,8 +157,8 @@ def compare(path: Path, keep: bool) -> dict:
 
 
 def main(command: str, names: list[str]):
-    ids = names[1:] if command == "stamp" else []
-    chosen = names[:1] if command == "stamp" else names
+    ids = names[1:] if command in ("stamp", "alt") else []
+    chosen = names[:1] if command in ("stamp", "alt") else names
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
         if not any(name == "all" or path.name.startswith(name) for name in chosen):
             continue
@@ -145,11 +168,18 @@ def main(command: str, names: list[str]):
             notebook["metadata"].pop("widgets", None)
             for cell in notebook["cells"]:
                 cell.update(outputs=without_widgets(cell["outputs"])) if cell["cell_type"] == "code" else None
+            before = committed(path)
+            for cell, _, outputs in code_cells(notebook):
+                keep_texts(outputs, before.get(cell, []))
             size = shrink(notebook)
             mark(notebook, everything)
             print(f"{path.name}: {size:,} bytes")
         elif command == "stamp":
             mark(notebook, everything & set(ids))
+        elif command == "alt":
+            cell, *texts = ids
+            for about, text in zip(texts_of(next(outputs for one, _, outputs in code_cells(notebook) if one == cell)), texts, strict=True):
+                about["alt"] = text
         elif command == "unknown":
             mark(notebook, everything - notebook["metadata"].get("ran", {}).keys(), UNKNOWN)
         elif command in ("rerun", "refresh"):

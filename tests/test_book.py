@@ -69,7 +69,9 @@ def add(kind: str, text: str):
     ("link", add("markdown", "See [there](20_gan.ipynb#No-such-heading).")),
     ("link", add("markdown", "See [above](#No-such-heading).")),
     ("link", add("markdown", "![a picture](images/nowhere.png)")),
-    ("link", add("markdown", "<img src='images/nowhere.png'>")),
+    ("link", add("markdown", "<img src='images/nowhere.png' alt='a picture'>")),
+    ("picture", add("markdown", "![](images/README_2_0.png)")),
+    ("picture", add("markdown", "<img src='images/README_2_0.png'>")),
     ("link", add("markdown", "[a paper](https://nowhere/paper)")),
     ("link", add("markdown", "[a paper](htp://arxiv.org/abs/1)")),
     ("long", add("code", "\n".join(f"a{k} = {k}" for k in range(26)))),
@@ -87,6 +89,29 @@ def test_a_planted_fault_is_caught(planted, kind, change):
 ], ids=str)
 def test_what_is_no_fault_is_left_alone(planted, change):
     assert planted(change) == []
+
+
+def drawn(text: str):
+    "A change: a cell with a picture and its alternative text."
+    def change(notebook):
+        add("code", "1")(notebook)
+        about = {"image/png": {"alt": text}} if text else {}
+        notebook["cells"][-1]["outputs"] = [{"output_type": "display_data", "data": {"image/png": "aGk=", "text/plain": "<Figure>"}, "metadata": about}]
+        book_keep.mark(notebook, {"planted"} | notebook["metadata"]["ran"].keys())
+    return change
+
+
+@pytest.mark.parametrize("text, found", [("", [("picture", "planted")]), (" ", [("picture", "planted")]), ("A falling loss.", [])])
+def test_a_picture_without_alternative_text_is_caught(planted, text, found):
+    assert planted(drawn(text)) == found
+
+
+def test_a_picture_that_is_drawn_again_keeps_its_text():
+    picture = {"output_type": "display_data", "data": {"image/png": "aGk="}, "metadata": {"image/png": {"alt": "A falling loss.", "width": 3}}}
+    again = {"output_type": "display_data", "data": {"image/png": "aGo="}, "metadata": {"image/png": {"alt": "1 panel, curves."}}}
+    words = {"output_type": "stream", "text": "x"}
+    assert book_keep.keep_texts([words, again], [picture])[1]["metadata"]["image/png"]["alt"] == "A falling loss."
+    assert book_keep.keep_texts([{**again, "metadata": {}}] * 2, [picture])[0]["metadata"] == {"image/png": {}}
 
 
 def test_a_notebook_that_is_too_large_is_caught(planted):

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,7 +186,10 @@ def test_scores_and_report_of_any_number_of_classes(n_classes, tmp_path, monkeyp
     pipeline.save_tensors(tmp_path / "filter" / "real.safetensors", **{str(int(dataset.test.labels[0])): torch.zeros(800)})
     score_stage(dataset, evaluator, model, plan, tmp_path / "scores", tmp_path)
     write_report(FinishedRun(), dataset, model, plan.size)
-    assert f"{n_classes} words" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert f"{n_classes} words" in page
+    texts = re.findall(r'<img alt="([^"]*)" width="\d+" src="data:image/png', page)
+    assert len(texts) == page.count("<img") > 3 and all(texts) and "5 panels, spectrogram: original, up_forward, down_back, faster, slower" in texts[1]
 
 
 def test_what_is_scored_as_generated_is_what_the_generator_made():

@@ -1,12 +1,31 @@
 "Figures and players at their edges: strange names, other devices and precisions, degenerate spectrograms."
+from itertools import combinations
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from IPython.display import HTML
+from matplotlib.figure import Figure
 
+from specgen import plot
 from specgen.core import SpecgenError
-from specgen.plot import confusion_matrix, figure_png, latent_scatter, player, players, plot_confusion, plot_history, show_specs, show_waveform
-from specgen.spectrogram import LogMel
+from specgen.plot import (
+    alternative_text,
+    confusion_matrix,
+    figure_png,
+    latent_scatter,
+    player,
+    players,
+    plot_confusion,
+    plot_history,
+    show_specs,
+    show_waveform,
+    subplots,
+)
+from specgen.spectrogram import LogMel, LogSTFT
 
 MELS = LogMel(sample_rate=8000, n_fft=512, hop_length=64, n_mels=40)
 STRANGE = ["$\\frac$", "5$ or 10$", "$x^2$", "a_b^c\\d", "<b>&", b"caf\xe9".decode("utf-8", "surrogateescape"), "\\$", "con\0"]
@@ -112,3 +131,63 @@ def test_a_missing_history_is_told(tmp_path):
 def test_a_titled_player_holds_a_wav():
     html = player(torch.zeros(10), 8000, "a")
     assert isinstance(html, HTML) and "audio/wav" in html.data
+
+
+def test_a_figure_says_in_words_what_it_holds():
+    specs = show_specs(torch.rand(3, 40, 9), representation=MELS, titles=["$a$", "b", "b"], ncols=2)
+    assert alternative_text(specs) == "3 panels, spectrogram: $a$, b. Hertz against seconds; colour bar: dB."
+    history = [{"step": k, "loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5} for k in range(3)]
+    assert alternative_text(plot_history(history)) == "1 panel, curves. Loss, validation against step; legend: train, validation, accuracy."
+    assert alternative_text(plot_confusion(torch.eye(2), "ab")) == "1 panel, confusion matrix. True against predicted."
+    assert alternative_text(show_waveform(torch.zeros(9), 8, "silence")) == "1 panel, curves: silence. Seconds."
+    assert alternative_text(latent_scatter(torch.randn(9, 3), [0, 1, 2] * 3)) == "1 panel, points. Component 2 against component 1."
+    fig, (left, right) = subplots(1, 2)
+    assert alternative_text(fig) == "2 panels."
+    left.bar([1, 2], [3, 4])
+    assert alternative_text(fig) == "2 panels, bars."
+    assert alternative_text(plt.figure()) == "0 panels."
+    plt.close("all")
+
+
+def test_a_text_of_ones_own_is_used_and_a_long_one_of_many_titles_is_cut():
+    fig, _ = subplots(alt="A falling loss.")
+    assert alternative_text(fig) == "A falling loss."
+    fig.alt = "Another one."
+    assert alternative_text(fig) == "Another one."
+    many = alternative_text(show_specs(torch.zeros(60, 2, 2), titles=[f"title number {k}" for k in range(60)]))
+    assert len(many) <= 250 and "title number 0, title number 1" in many and "more" in many
+    assert len(alternative_text(show_specs(torch.zeros(2, 2), titles=["word " * 99]))) <= 250
+
+
+@pytest.mark.parametrize("made", [b"png", (b"png", {"width": 7}), None], ids=["plain", "dense", "none"])
+def test_a_notebooks_picture_carries_the_text(monkeypatch, made):
+    formatter = DisplayFormatter()
+    monkeypatch.setattr(plot, "get_ipython", lambda: SimpleNamespace(display_formatter=formatter))
+    if made:
+        formatter.formatters["image/png"].for_type(Figure, lambda fig: made)
+    fig, _ = subplots(alt="A falling loss.")
+    data, about = formatter.format(fig)
+    if made:
+        assert data["image/png"] == b"png" and about["image/png"] == {"alt": "A falling loss."} | ({"width": 7} if made[1:2] == ({"width": 7},) else {})
+    assert ("image/png" in data) == bool(made) and "text/plain" in data
+
+
+def test_the_colour_bar_is_in_decibels():
+    tone = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 8000)
+    plain, scaled = LogSTFT(8000, 512, 64), LogSTFT(8000, 512, 64, mean=-3.0, std=2.0)
+    bars = [show_specs(r.encode(tone), representation=r, vmax=r.encode(tone).max()).axes[-1] for r in (plain, scaled)]
+    assert all(bar.get_ylabel() == "dB" for bar in bars)
+    loudest = 20 * np.log10(0.5 * 512 / 4)  # of a Hann window of 512 samples
+    np.testing.assert_allclose([bar.get_ylim()[1] for bar in bars], loudest, atol=0.1)
+    np.testing.assert_allclose(*[bar.get_ylim() for bar in bars], atol=1e-3)
+    assert len(show_specs(torch.zeros(4, 5)).axes) == len(show_specs(torch.zeros(4, 5), representation=Elsewhere()).axes) == 1
+    assert len(show_specs(torch.zeros(40, 5), representation=MELS, decibels=False).axes) == 1
+
+
+def test_names_of_clouds_do_not_cover_each_other():
+    points = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    fig = latent_scatter(points, torch.arange(400) % 8, [f"speaker {k}" for k in range(8)])
+    fig.draw_without_rendering()
+    boxes = [text.get_bbox_patch().get_window_extent() for text in fig.axes[0].texts]
+    for one, other in combinations(boxes, 2):
+        assert min(one.x1, other.x1) - max(one.x0, other.x0) < 1 or min(one.y1, other.y1) - max(one.y0, other.y0) < 1

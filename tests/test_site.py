@@ -1,4 +1,5 @@
 "The site is built from the notebooks as they stand, and nothing in it leads nowhere."
+import html
 import json
 import re
 import subprocess
@@ -33,9 +34,11 @@ def test_all_public_names_are_described_with_their_arguments(site):
 
 def test_players_and_pictures_of_the_notebooks_are_there(site):
     pages = [(site / f"{path.stem}.html").read_text() for path in NOTEBOOKS]
-    kept = [json.dumps([cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]) for path in NOTEBOOKS]
-    assert sum(page.count("<audio") for page in pages) == sum(text.count("<audio") for text in kept)
-    assert sum(page.count('<img src="media/') for page in pages) == sum(text.count('"image/png"') for text in kept)
+    kept = [[output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])] for path in NOTEBOOKS]
+    assert sum(page.count("<audio") for page in pages) == sum(json.dumps(outputs).count("<audio") for outputs in kept)
+    for page, outputs in zip(pages, kept, strict=True):
+        texts = [output["metadata"]["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
+        assert [html.unescape(text) for text in re.findall(r'<img src="media/[^"]*" alt="([^"]*)"', page)] == texts
     assert not any(re.search('<(source|audio)[^>]*data:|alt=""', page) for page in pages)
 
 
