@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from importlib import import_module
 from itertools import chain, repeat
+from pickle import UnpicklingError
 from types import FunctionType
 
 import numpy as np
@@ -190,8 +191,8 @@ def njit(**options) -> Callable:
 
 
 def without_disk(function: Callable, *arguments):
-    "What a function returns, or None where the disk refuses or holds half a file."
-    with suppress(OSError, EOFError):
+    "What a function returns, or None where the disk refuses, or holds half a file or names of another version."
+    with suppress(OSError, EOFError, AttributeError, ImportError, UnpicklingError):
         return function(*arguments)
 
 # %% ../nbs/03_phase.ipynb #61247707

@@ -177,12 +177,13 @@ def test_without_a_place_for_machine_code_it_is_compiled(monkeypatch):
     assert njit(nogil=True)(lambda x: x + 1)(2) == 3
 
 
-def test_a_full_disk_under_machine_code_is_no_error(monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), AttributeError("Can't get attribute 'Frames'"), EOFError()])
+def test_machine_code_that_cannot_be_kept_or_read_again_is_no_error(monkeypatch, error):
+    def fails(*args):
+        raise error
 
-    monkeypatch.setattr("numba.core.caching.Cache.save_overload", full)
-    monkeypatch.setattr("numba.core.caching.Cache.load_overload", full)
+    monkeypatch.setattr("numba.core.caching.Cache.save_overload", fails)
+    monkeypatch.setattr("numba.core.caching.Cache.load_overload", fails)
     exec(compile("def f(x):\n    return x + 2", __file__, "exec"), scope := {})
     assert njit(nogil=True)(scope["f"])(2) == 4
 
