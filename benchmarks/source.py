@@ -257,7 +257,7 @@ def flow_rows(recordings, args, about, models, back, labels):
         rows[name] = sounds.hear(model.to_audio(model.sample(asked, seed=11)), asked, model.representation.sample_rate)
     found = {name: {"model": name, "n": len(labels), **about.get(name, {})} for name in rows}
     for row in evaluator.score_table(rows, sounds, n=len(labels)):
-        found[row["name"]] |= {f"{row['classifier']} {score}": row[score] for score in ("label_accuracy", "frechet_distance")}
+        found[row["name"]] |= {f"{row['classifier']} {score}": row[score] for score in ("label_accuracy", "frechet_distance", "memorisation", "diversity")}
     columns = list(dict.fromkeys(column for row in found.values() for column in row))
     write_table(RESULTS / "source_flow.csv", list(found.values()), columns)
     print(found)
