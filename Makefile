@@ -4,7 +4,7 @@
 # make bench   every job beside its peers, on one thread and on two: benchmarks/results/speed.csv; at most twenty minutes
 # make lab     the notebooks in JupyterLab
 # make test-ui every notebook in JupyterLab in a headless Chromium: Run All, no error, pictures and players; ARGS="--quick", ARGS=--data, ARGS=gan
-# make book    run every notebook, slow cells too, keep the outputs within the size budget, and stamp them
+# make book    run every notebook, slow cells too, keep the outputs within the size budget, and stamp them; ARGS=gan, SPECGEN_TRAIN=1 for trainings of hours
 # make check-book  what is wrong with the notebooks as a book, and figures of each
 # make docs    the site: the same notebooks as HTML pages in _site
 # make release-check  the dry run of a release: build, check, install from an index in a folder
@@ -49,11 +49,9 @@ lab: $(READY)
 test-ui: $(READY)
 	$(BIN)/python tests/ui.py $(ARGS)
 
-book: export SPECGEN_TRAIN = 1
 book: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vocoder,bench]'
-	for notebook in nbs/[0-9]*.ipynb; do \
-		$(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook && $(BIN)/python tests/book_keep.py kept $${notebook#nbs/} || exit 1; done
+	$(BIN)/python tests/book_run.py $(ARGS)
 	$(BIN)/nbdev_clean
 
 check-book: $(READY)

@@ -11,7 +11,7 @@ most of them). `--heard` scores the conditional model's sounds instead, written 
 `specgen.sound_evaluation`: with and without silence where it is almost silent, at temperature 1 and at the largest one at which the first classifier
 hears 98 % of other samples rightly; the table goes to results/vae_sounds.csv. `--shipped` takes the shipped model for it. `--left_out` draws from three
 trainings of it with silence and the lower temperature, and with one of them left out: results/vae_left_out.csv. Trainings and scores are kept under
---out and taken up again from there; so the same command, stopped and started, ends with the whole table.
+--out and taken up again from there; so the same command, stopped and started, ends with the whole table: of `small`, results/vae_models.csv.
 Seconds are of this process's CPU time.
 """
 import argparse
@@ -159,7 +159,7 @@ def main(args):
     for title in args.only or MODELS:
         rows.append(model_row(title, MODELS[title], unseen if title == "unseen" else data, evaluator, args))
         show(rows[-1])
-        write_table(args.out / f"table_{args.preset}.csv", rows, COLUMNS)
+        write_table(RESULTS / "vae_models.csv" if args.preset == "small" and not args.only else args.out / f"table_{args.preset}.csv", rows, COLUMNS)
 
 
 if __name__ == "__main__":

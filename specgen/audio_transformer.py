@@ -149,8 +149,7 @@ class PatchEmbedding(nn.Module):
         if self.clip_std:
             x = self.clip_std * (x - x.mean((1, 2), keepdim=True)) / x.std((1, 2), keepdim=True).clamp(min=1e-3)
         tokens = self.stem(x[:, None].contiguous(memory_format=torch.channels_last)).flatten(2).mT
-        tokens = torch.cat([self.cls_tokens.expand(len(x), -1, -1), tokens], 1) + self.interpolate_pos_embed(self.grid_of(*x.shape[1:]))
-        return self.dropout(tokens)
+        return self.dropout(torch.cat([self.cls_tokens.expand(len(x), -1, -1), tokens], 1) + self.interpolate_pos_embed(self.grid_of(*x.shape[1:])))
 
 # %% ../nbs/25_audio_transformer.ipynb #9ce7853c
 @patch
@@ -237,9 +236,9 @@ def forward(self: AST, x: torch.Tensor) -> torch.Tensor:
     return self.head(self.dropout(self.head_norm((x[:, :n] if n else x).mean(1))))
 
 # %% ../nbs/25_audio_transformer.ipynb #8962be7c
-RENAMED = {  # parts of the names there and here, in this order
-    "audio_spectrogram_transformer.": "", "embeddings.patch_embeddings.projection": "embedding.stem", "embeddings.position_embeddings": "embedding.pos_embed",
-    "encoder.layer": "blocks", "layernorm_before": "norm1", "layernorm_after": "norm2", "attention.output.dense": "attention.out",
+RENAMED = {  # parts of the names there and here, in this order; `module.` is of a training on several GPUs
+    "module.": "", "audio_spectrogram_transformer.": "", "embeddings.patch_embeddings.projection": "embedding.stem", "encoder.layer": "blocks",
+    "embeddings.position_embeddings": "embedding.pos_embed", "layernorm_before": "norm1", "layernorm_after": "norm2", "attention.output.dense": "attention.out",
     "intermediate.dense": "mlp.0", "output.dense": "mlp.2", "classifier.layernorm": "head_norm", "classifier.dense": "head", "layernorm": "norm",
 }
 
@@ -248,10 +247,11 @@ def from_transformers(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     "The weights of an `ASTForAudioClassification` under the names of `AST`. Raises `KeyError` where one is missing."
     ours = {}
     for name, weight in theirs.items():
-        name = name.removeprefix("module.")  # of a training on several GPUs
         for there, here in RENAMED.items():
             name = name.replace(there, here)
         ours[name] = weight
+    biases = {name[:-6] + "bias": torch.zeros(len(w)) for name, w in ours.items() if name.endswith((".query.weight", ".key.weight", ".value.weight"))}
+    ours = biases | ours  # without `qkv_bias` there are weights alone
     for name in [name for name in ours if ".query." in name]:
         qkv = [ours.pop(name.replace("query", part)) for part in ("query", "key", "value")]
         ours[name.replace("attention.attention.query", "attention.qkv")] = torch.cat(qkv)
@@ -259,8 +259,8 @@ def from_transformers(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return ours
 
 # %% ../nbs/25_audio_transformer.ipynb #991786b6
-AUDIOSET = dict(sampling_rate=16000, num_mel_bins=128, mean=-4.2677393, std=4.5689974)  # of its logarithms, by the paper's authors
-TWO_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}  # `transformers` leaves its default names out of config.json
+AUDIOSET = dict(sampling_rate=16000, num_mel_bins=128, mean=-4.2677393, std=4.5689974, do_normalize=True)  # of its logarithms, by the paper's authors
+BUILT = {"hidden_act": ("gelu",), "problem_type": (None, "single_label_classification", "multi_label_classification")}  # what may stand in config.json
 
 
 def build_published(
@@ -269,8 +269,12 @@ def build_published(
     weights: dict[str, torch.Tensor],
 ) -> AST:
     "A network of `transformers`. Raises `KeyError` where a setting or a tensor is missing, `SpecgenError` where they don't fit together."
-    fbank = Fbank(sample_rate=sound["sampling_rate"], window="hann", n_mels=sound["num_mel_bins"], mean=sound["mean"], std=2 * sound["std"])
-    names, size = config.get("id2label", TWO_LABELS), config["patch_size"]
+    level = dict(mean=sound["mean"], std=2 * sound["std"]) if sound["do_normalize"] else dict(mean=0.0, std=1.0)
+    fbank = Fbank(sample_rate=sound["sampling_rate"], window="hann", n_mels=sound["num_mel_bins"], **level)
+    wrong = [f"{name} {config[name]!r}" for name, known in BUILT.items() if config.get(name, known[0]) not in known]
+    if wrong or any(sound.get(name, config[name]) != config[name] for name in ("num_mel_bins", "max_length")):
+        raise SpecgenError(f"config.json: {', '.join(wrong) or 'other sizes than preprocessor_config.json'}: AST isn't built for that; use transformers")
+    names, size = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"}), config["patch_size"]  # `transformers` leaves its default names out
     settings = dict(
         n_classes=len(names), classes=[names[str(k)] for k in range(len(names))], representation=fbank.to_dict(), padding=0.0,
         multilabel=config.get("problem_type") != "single_label_classification",  # without one, it was trained with the paper's binary cross-entropy
@@ -317,10 +321,8 @@ def adapt(
     if classes is not None:
         changes |= dict(n_classes=len(classes), classes=classes, multilabel=False)
         weights = {name: w for name, w in weights.items() if not name.startswith("head.")}
-    if n_frames is not None:
-        changes["n_frames"] = n_frames
-    if representation is not None:
-        changes["representation"] = representation.to_dict()
+    changes |= {} if n_frames is None else dict(n_frames=n_frames)
+    changes |= {} if representation is None else dict(representation=representation.to_dict())
     new = AST(**{**self._hub_mixin_config, **changes})
     weights["embedding.pos_embed"] = self.embedding.interpolate_pos_embed(new.embedding.grid)
     new.load_state_dict(weights, strict=False)

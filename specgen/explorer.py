@@ -143,8 +143,8 @@ def players_html(sounds: dict[str, torch.Tensor], sample_rate: int) -> str:
 
 def picture_html(fig: Figure, alt: str) -> str:
     "A figure for a widget of HTML; `widgets.Image` would have no text for those who do not see it."
-    data = base64.b64encode(figure_png(fig)).decode()
-    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}" style="max-width:100%">'
+    data, width = base64.b64encode(figure_png(fig, 2 * 76)).decode(), round(76 * fig.get_figwidth())  # for dense screens
+    return f'<img alt="{html.escape(alt, quote=True)}" width="{width}" src="data:image/png;base64,{data}" style="max-width:100%">'
 
 # %% ../nbs/34_explorer.ipynb #ea34p102
 class Panel(widgets.VBox):

@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .augmentation import item_noise
+from .augmentation import draw, item_noise
 from .core import SpecgenError, choose, default_device, seeded
 from .flow_matching import VelocityNetwork, integrate, timestep_embedding
 from .models import Model, Preset, check_labels, zero_init
@@ -85,7 +85,7 @@ def reflow_loss(model: Callable, batch: tuple, generator: torch.Generator) -> to
     "Mean square error of model(x, t, labels) against the chord, on the chords of a batch (paths (N, moments, ...), labels)."
     path, labels = batch
     start, end = path[:, 0], path[:, -1]
-    t = torch.rand(len(path), generator=generator, device=path.device)
+    t = draw(torch.rand, len(path), generator=generator, device=path.device)
     return (model(between(start, end, t), t, labels).float() - (end - start)).square().mean()
 
 # %% ../nbs/19_few_step.ipynb #f5246fa2
@@ -155,8 +155,8 @@ def distill_loss(model: Callable, batch: tuple, generator: torch.Generator) -> t
     "Mean square error of model(x, t, labels, length) against the chords of a path's whole, halves and quarters; batch as for `reflow_loss`."
     path, labels = batch
     n, device = len(path), path.device
-    steps = 2 ** torch.randint(3, (n,), generator=generator, device=device)
-    first = (torch.rand(n, generator=generator, device=device) * steps).long() * LEGS // steps
+    steps = 2 ** draw(torch.randint, 3, (n,), generator=generator, device=device)
+    first = (draw(torch.rand, n, generator=generator, device=device) * steps).long() * LEGS // steps
     rows = torch.arange(n, device=device)
     start, end = path[rows, first], path[rows, first + LEGS // steps]
     chord = (end - start) * steps.view(-1, *[1] * (start.ndim - 1))
@@ -182,8 +182,8 @@ def guided_velocity(teacher: VelocityNetwork, guidance: float) -> Callable:  # (
 def mean_flow_loss(model: Callable, batch: tuple, generator: torch.Generator, velocity: Callable) -> tuple[torch.Tensor, dict]:
     "How far model(x, t, labels, length) is from MeanFlow's identity for a velocity(x, t, labels), for a batch (data, labels)."
     data, labels = batch
-    noise = torch.randn(data.shape, generator=generator, device=data.device)
-    t, end = torch.rand(2, len(data), generator=generator, device=data.device).sort(0)[0]
+    noise = draw(torch.randn, *data.shape, generator=generator, device=data.device)
+    t, end = draw(torch.rand, 2, len(data), generator=generator, device=data.device).sort(0)[0]
     x, length = between(noise, data, t), end - t
     u = model(x, t, labels, length).float()
     with torch.no_grad():

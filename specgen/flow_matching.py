@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
-from .augmentation import item_noise
+from .augmentation import draw, item_noise
 from .core import SpecgenError, choose, seeded
 from .models import Model, Preset, autocast_dtype, check_labels, zero_init
 from .spectrogram_dataset import as_values
@@ -102,8 +102,8 @@ class FlowMatcher:
     def loss(self, model: Callable, batch: tuple, generator: torch.Generator) -> torch.Tensor:
         "Mean square error of model(xt, t, labels) against ut, for a batch (x1, labels)."
         x1, labels = batch
-        x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
-        t, u = torch.rand(2, len(x1), generator=generator, device=x1.device)
+        x0 = draw(torch.randn, *x1.shape, generator=generator, device=x1.device)
+        t, u = draw(torch.rand, 2, len(x1), generator=generator, device=x1.device)
         xt, ut = self.path(x0, x1, t)
         labels = torch.where(u < self.dropout, self.n_classes, labels)
         return (model(xt, t, labels).float() - ut).square().mean()

@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from .audio import SOUND_SUFFIXES, check_audio, printable
 from .core import SpecgenError, as_path
+from .sound_headers import plain_wav
 
 # %% ../nbs/07_recordings.ipynb #8e5313ce
 @dataclass(frozen=True)
@@ -332,8 +333,8 @@ class Checked(NamedTuple):
 @lru_cache
 def check_version() -> str:
     "Another one when the rules by which files are checked and read have changed."
-    code = Path(inspect.getfile(check_audio)).read_bytes()
-    return hashlib.sha256(code + soundfile.__libsndfile_version__.encode()).hexdigest()[:12]
+    code = [Path(inspect.getfile(rule)).read_bytes() for rule in (check_audio, plain_wav)]
+    return hashlib.sha256(b"".join(code) + soundfile.__libsndfile_version__.encode()).hexdigest()[:12]
 
 
 def stamp(path: Path) -> tuple[str, float]:

@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/30_report.ipynb #fdb650df
 import base64
-import io
 import os
 import platform
 from importlib import import_module, resources
@@ -15,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import jinja2
 import numpy as np
-import soundfile
 import torch
 from markupsafe import Markup
 from safetensors.torch import load_file
@@ -27,7 +25,7 @@ from .filtering import filter_balance
 from .flow_matching import integrate
 from .levels import for_listening, joined
 from .models import Preset
-from .plot import alternative_text, confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, subplots
+from .plot import alternative_text, confusion_matrix, figure_png, plot_confusion, plot_history, show_specs, sound_file, subplots
 from .run_folder import RunFolder
 from .spectrogram_dataset import SpectrogramDataset
 
@@ -41,11 +39,10 @@ def page_template() -> jinja2.Template:
 def audio_tag(
     waveform: torch.Tensor,  # (samples,)
     sample_rate: int,  # hertz
-) -> Markup:  # an <audio> element with the wav inside
+) -> Markup:  # an <audio> element with the sound inside
     "A player for the page, at the loudness of all."
-    buffer = io.BytesIO()
-    soundfile.write(buffer, for_listening(waveform.cpu(), sample_rate).numpy(), sample_rate, format="WAV")
-    return Markup(f'<audio controls preload="none" src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>')
+    kind, data = sound_file(for_listening(waveform.cpu(), sample_rate).numpy(), sample_rate)
+    return Markup(f'<audio controls preload="none" src="data:audio/{kind};base64,{base64.b64encode(data).decode()}"></audio>')
 
 # %% ../nbs/30_report.ipynb #02f7c3d0
 def draw_filtering(dataset: SpectrogramDataset):

@@ -1,6 +1,5 @@
-"""What a notebook keeps: outputs within the size budget, and a stamp for each, the digest of the code that made it.
+"""What a notebook keeps: outputs within the size budget, and a stamp for each, the digest of the code that made it. `book_run.py` makes all of them anew.
 
-    python tests/book_keep.py kept NAME ...     after a notebook was run from top to bottom (`make book`): shrink its pictures, keep their texts, stamp it
     python tests/book_keep.py stamp NAME ID ... after single cells were run
     python tests/book_keep.py rerun NAME ...    run the fast cells again: what comes again is stamped, what says something else loses its stamp
     python tests/book_keep.py refresh NAME ...  the same, and where the output is another one, it takes the old one's place
@@ -12,8 +11,8 @@ NAME is the beginning of a notebook's name, or `all`.
 import base64
 import io
 import json
+import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +43,16 @@ def without_widgets(outputs: list[dict]) -> list[dict]:
     return [output for output in outputs if WIDGET not in output.get("data", {})]
 
 
+def size_of(notebook: dict) -> int:
+    return len(json.dumps(notebook, ensure_ascii=False, indent=1).encode()) + 1
+
+
+def too_dense(output: dict) -> bool:
+    "Whether a picture has more pixels than it is shown with."
+    shown = output.get("metadata", {}).get("image/png", {}).get("width", math.inf)
+    return Image.open(io.BytesIO(base64.b64decode("".join(output["data"]["image/png"])))).width > shown
+
+
 def fewer_colours(png: str, colours: int) -> str:
     "A PNG in base64 with a palette, where that is shorter; its density stays."
     image = Image.open(io.BytesIO(base64.b64decode(png)))
@@ -53,18 +62,29 @@ def fewer_colours(png: str, colours: int) -> str:
     return short if len(short) < len(png) else png
 
 
+def half_size(png: str) -> str:
+    "A PNG in base64 with half the pixels of a side."
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    data = io.BytesIO()
+    image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS).quantize(COLOURS[0]).save(data, "PNG", optimize=True)
+    return base64.b64encode(data.getvalue()).decode()
+
+
 def shrink(notebook: dict, limit: int = MAX_BYTES) -> int:
-    "Palettes for the large pictures, with ever fewer colours until the notebook is within the limit; its bytes."
-    size = len(json.dumps(notebook, ensure_ascii=False, indent=1).encode()) + 1
+    "Palettes for the large pictures, then as many pixels as they are shown with, the largest first, then fewer colours, until it fits; the notebook's bytes."
+    pictures = [o for *_, outputs in code_cells(notebook) for o in outputs if len("".join(o.get("data", {}).get("image/png", ""))) > SMALL_PICTURE]
+
+    def change(output: dict, how, *args) -> int:
+        output["data"]["image/png"] = how("".join(output["data"]["image/png"]), *args)
+        return size_of(notebook)
+
+    size = size_of(notebook)
     for colours in COLOURS:
-        if size <= limit:
-            break
-        for _, _, outputs in code_cells(notebook):
-            for output in outputs:
-                png = output.get("data", {}).get("image/png")
-                if png and len("".join(png)) > SMALL_PICTURE:
-                    output["data"]["image/png"] = fewer_colours("".join(png), colours)
-        size = len(json.dumps(notebook, ensure_ascii=False, indent=1).encode()) + 1
+        for output in pictures if size > limit else ():
+            size = change(output, fewer_colours, colours)
+        for output in sorted(pictures, key=lambda output: -len("".join(output["data"]["image/png"]))):
+            if size > limit and too_dense(output):
+                size = change(output, half_size)
     return size
 
 
@@ -131,12 +151,6 @@ def keep_texts(outputs: list[dict], kept: list[dict]) -> list[dict]:
     return outputs
 
 
-def committed(path: Path) -> dict[str, list[dict]]:
-    "The outputs of a notebook's cells as they were last committed."
-    done = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True, text=True)
-    return {cell: outputs for cell, _, outputs in code_cells(json.loads(done.stdout))} if done.returncode == 0 else {}
-
-
 def compare(path: Path, keep: bool) -> dict:
     "Run a notebook's fast cells, stamp what came again and say what did not; the notebook with its stamps, and with new outputs where they are to be kept."
     kept, made = rerun(path)
@@ -164,17 +178,7 @@ def main(command: str, names: list[str]):
             continue
         notebook = load(path)
         everything = {cell for cell, *_ in code_cells(notebook)}
-        if command == "kept":
-            notebook["metadata"].pop("widgets", None)
-            for cell in notebook["cells"]:
-                cell.update(outputs=without_widgets(cell["outputs"])) if cell["cell_type"] == "code" else None
-            before = committed(path)
-            for cell, _, outputs in code_cells(notebook):
-                keep_texts(outputs, before.get(cell, []))
-            size = shrink(notebook)
-            mark(notebook, everything)
-            print(f"{path.name}: {size:,} bytes")
-        elif command == "stamp":
+        if command == "stamp":
             mark(notebook, everything & set(ids))
         elif command == "alt":
             cell, *texts = ids

@@ -12,7 +12,7 @@ import torch
 from pretend import DEVICE, NAME, pretend_device
 from safetensors.torch import load_file, save_file
 
-from specgen.audio import read_audio, write_audio
+from specgen.audio import import_torchaudio, read_audio, write_audio
 from specgen.audio_transformer import AST, SelfAttention, encode_whole, pad_frames
 from specgen.core import SpecgenError, read_table
 from specgen.datasets import load_recordings
@@ -199,6 +199,7 @@ def test_broken_folders_are_refused(tmp_path, config):
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
+    import_torchaudio()  # `transformers` asks for it too
     transformers = pytest.importorskip("transformers")
     size = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
     config = transformers.ASTConfig(**size, max_length=64, num_mel_bins=128, num_labels=7)
@@ -235,6 +236,36 @@ def test_the_problem_type_says_softmax_or_sigmoid(theirs, tmp_path, kind, multil
     x = torch.randn(3, 128, 64, generator=generator())
     assert ours.multilabel is multilabel
     torch.testing.assert_close(ours.predict_proba(x), ours(x).sigmoid() if multilabel else ours(x).softmax(-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("there, how", [
+    ("config.json", dict(hidden_act="relu")), ("config.json", dict(problem_type="regression")), ("preprocessor_config.json", dict(max_length=128)),
+    ("preprocessor_config.json", dict(num_mel_bins=64)),
+])
+def test_published_settings_that_are_not_built_are_refused(theirs, tmp_path, there, how):
+    folder = published(theirs, tmp_path / "a")
+    (folder / there).write_text(json.dumps(json.loads((folder / there).read_text()) | how))
+    with pytest.raises(SpecgenError, match="isn't built for that; use transformers"):
+        AST.from_pretrained(folder)
+
+
+def test_published_weights_without_biases_of_queries_keys_and_values(theirs, tmp_path):
+    transformers, x = pytest.importorskip("transformers"), torch.randn(2, 128, 64, generator=generator())
+    size = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_length=64, qkv_bias=False)
+    model = transformers.ASTForAudioClassification(transformers.ASTConfig(**size)).eval()
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(AST.from_pretrained(tmp_path)(x), model(x.mT).logits, atol=1e-4, rtol=0)
+
+
+def test_published_sounds_that_are_not_normalised(theirs, tmp_path):
+    transformers, folder = pytest.importorskip("transformers"), published(theirs, tmp_path / "a")
+    extractor = transformers.ASTFeatureExtractor.from_pretrained(folder, do_normalize=False)
+    extractor.save_pretrained(folder)
+    model, clip = AST.from_pretrained(folder), tone(700, 1.0)
+    expected = extractor(clip.numpy(), sampling_rate=RATE, return_tensors="pt").input_values[0].T
+    ours = pad_frames(encode_whole(clip, model.representation), model.n_frames, model.representation, model.padding)[:, : model.n_frames]
+    torch.testing.assert_close(ours, expected, atol=1e-3, rtol=0)
 
 
 def test_published_weights_of_several_gpus(theirs, tmp_path):

@@ -1,4 +1,6 @@
 "The book's checker finds nothing new in the notebooks, and each kind of fault when it is planted."
+import base64
+import io
 import json
 import shutil
 from collections import Counter
@@ -6,9 +8,12 @@ from collections import Counter
 import book
 import book_keep
 import book_numbers
+import book_run
 import code_hash
+import numpy as np
 import pytest
 from figures import NOTEBOOKS, ROOT
+from PIL import Image
 
 GOOD = "21_priors"  # has prose, code and outputs, and nothing wrong
 
@@ -170,7 +175,7 @@ def test_a_made_up_number_is_found_in_no_notebook(path):
 
 def test_numbers_may_be_rounded_and_in_other_units():
     pool = sorted(book_numbers.numbers_in("accuracy 0.8731, 1234567 bytes, 0.0421 s, 411 of 500 right"))
-    import numpy as np
+
 
     said = "87 % or 87.3 %, 1.2 MB, 42 ms, 82.2 %, 0.87; wrong: 88 %, 1.3 MB, 43 ms"
     assert book_numbers.unshown(said, np.array(pool)) == ["88", "1.3", "43"]
@@ -187,16 +192,53 @@ def test_stamps_are_kept_and_unknown_ones_counted():
     assert not book.unstamped(notebook) and not list(book.stale(notebook))
 
 
-def test_widgets_are_not_kept(monkeypatch, tmp_path):
-    cell = {"cell_type": "code", "id": "panel", "metadata": {}, "execution_count": None, "source": ["panel"],
-            "outputs": [{"output_type": "execute_result", "execution_count": None, "metadata": {}, "data": {"text/plain": "VBox()", book_keep.WIDGET: {}}}]}
-    path = tmp_path / "nbs" / "99_panel.ipynb"
-    path.parent.mkdir()
-    book_keep.save(path, {"cells": [cell], "metadata": {"widgets": {}}, "nbformat": 4, "nbformat_minor": 5})
-    monkeypatch.setattr(book_keep, "ROOT", tmp_path)
-    book_keep.main("kept", ["99_panel"])
+def cell(id: str, source: str, *outputs: dict) -> dict:
+    return {"cell_type": "code", "id": id, "metadata": {}, "execution_count": None, "source": [source], "outputs": list(outputs)}
+
+
+def said(text: str) -> dict:
+    return {"output_type": "stream", "name": "stdout", "text": [text]}
+
+
+def book_of(*cells: dict, **metadata) -> dict:
+    return {"cells": list(cells), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def test_widgets_are_not_kept(tmp_path):
+    shown = {"output_type": "execute_result", "execution_count": 3, "metadata": {}, "data": {"text/plain": "VBox()", book_keep.WIDGET: {}}}
+    book_keep.save(path := tmp_path / "99_panel.ipynb", book_of(cell("panel", "panel"), widgets={}))
+    book_run.keep(path, book_of(cell("panel", "panel", shown)))
     kept = book.load(path)
     assert kept["cells"][0]["outputs"] == [] and kept["metadata"] == {"ran": {}}
+
+
+def test_what_was_left_out_keeps_its_output_and_claims_no_new_stamp(tmp_path):
+    codes = {"fast": "print(1)", "slow": "#| slow\nneeds('no_such')\nprint(2)", "same": "#| slow\nneeds('no_such')\nprint(3)"}
+    old = book_of(*(cell(id, code, said("old")) for id, code in codes.items()))
+    old["metadata"]["ran"] = {"fast": "0", "slow": "0", "same": code_hash.digests(old["cells"])["same"]}
+    book_keep.save(path := tmp_path / "99_left.ipynb", old)
+    told = book_run.keep(path, book_of(*(cell(id, code, said("new" if id == "fast" else "Left out: no_such is not here.\nold")) for id, code in codes.items())))
+    kept, now = book.load(path), code_hash.digests(old["cells"])
+    assert [one["outputs"][0]["text"] for one in kept["cells"]] == [["new"], ["old"], ["old"]] and "2 left out" in told
+    assert kept["metadata"]["ran"] == {"fast": now["fast"], "slow": book.UNKNOWN + now["slow"], "same": now["same"]}
+
+
+def test_pictures_are_kept_dense_where_there_is_room():
+    rng = np.random.default_rng(0)
+    pictures = []
+    for size in (300, 400):
+        Image.fromarray(rng.integers(0, 255, (size, size), dtype=np.uint8)).save(data := io.BytesIO(), "PNG")
+        about = {"image/png": {"width": size // 2, "height": size // 2, "alt": "noise"}}
+        pictures.append({"output_type": "display_data", "data": {"image/png": base64.b64encode(data.getvalue()).decode()}, "metadata": about})
+    notebook = book_of(cell("a", "show()", *pictures))
+
+    def widths():
+        return [Image.open(io.BytesIO(base64.b64decode(picture["data"]["image/png"]))).width for picture in pictures]
+
+    size = book_keep.size_of(notebook)
+    assert book_keep.shrink(notebook, size) == size and widths() == [300, 400]
+    assert book_keep.shrink(notebook, size - 100_000) <= size - 100_000 and widths() == [300, 200]
+    assert book_keep.shrink(notebook, 0) < size // 3 and widths() == [150, 200]
 
 
 def test_pictures_shrink_until_a_notebook_is_small_enough():

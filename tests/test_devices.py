@@ -29,9 +29,9 @@ from specgen.classifier import Classifier, submit
 from specgen.cli import main
 from specgen.core import read_table, write_table
 from specgen.evaluation import Evaluator, cross_validate, diversity, floor_rows, frechet_distance, hold_out_clips, nearest_neighbour_distance
-from specgen.few_step import StepNetwork, distill, mean_flow, reflow
+from specgen.few_step import StepNetwork, distill, distill_loss, mean_flow, mean_flow_loss, reflow, reflow_loss
 from specgen.filtering import adaptive_hop_stft, out_of_fold
-from specgen.flow_matching import VelocityNetwork, integrate
+from specgen.flow_matching import FlowMatcher, VelocityNetwork, integrate
 from specgen.gan import GAN, SCENES, at_step, gan_preset
 from specgen.models import Model, Preset, WaveformDataset, fit_recordings, save_samples
 from specgen.pipeline import DigitGenerator, run_pipeline
@@ -417,6 +417,24 @@ def test_few_steps_are_learnt_there_as_here(method):
             there = method(deepcopy(trained("flow, U-Net")).to(place), *moved(data, place), device=NAME, **how)
             errors = torch.cat([(t.cpu() - here[key]).abs().flatten() for key, t in there.state_dict().items()])
             assert all_there(there) and errors.mean() < 1e-5
+
+
+class Follows(nn.Module):
+    "A velocity that depends on everything it is given."
+
+    def forward(self, x, t, labels, length=0.0):
+        return x * (t + labels + length).view(-1, 1, 1)
+
+
+MEAN_FLOW = partial(mean_flow_loss, velocity=Follows())
+
+
+@pytest.mark.parametrize("loss, moments", [(FlowMatcher(2).loss, ()), (reflow_loss, (5,)), (distill_loss, (5,)), (MEAN_FLOW, ())])
+def test_the_losses_of_a_flow_take_a_generator_of_another_device(loss, moments):
+    data = noise(8, *moments, 6, 64)
+    with pretend_device():
+        values = [loss(Follows(), moved((data, torch.arange(8) % 2), place), generator=torch.Generator().manual_seed(0)) for place in PLACES]
+    assert_same(values[1], values[0])
 
 
 # ---- training

@@ -118,7 +118,7 @@ def installed(tmp_path_factory):
     return place / "site"
 
 
-@pytest.mark.parametrize("name", ["08a_notebook", "26_reassignment"])
+@pytest.mark.parametrize("name", ui.QUICK)
 def test_a_notebook_alone_beside_a_plain_install(installed, tmp_path, name):
     (data := tmp_path / "input").mkdir()
     data.chmod(0o555)
@@ -142,5 +142,5 @@ def test_a_notebook_alone_beside_a_plain_install(installed, tmp_path, name):
 
 @pytest.mark.skipif(not ui.CHROMIUM, reason="no Chromium here")
 def test_run_all_in_jupyterlab():
-    with ui.lab(["08a_notebook"]) as (address, folder, page):
-        assert ui.problems(ui.run_notebook("08a_notebook", address, folder, page)) == []
+    with ui.lab(list(ui.QUICK)) as (address, folder, page):
+        assert {name: ui.problems(ui.run_notebook(name, address, folder, page)) for name in ui.QUICK} == dict.fromkeys(ui.QUICK, [])

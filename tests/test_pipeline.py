@@ -68,7 +68,7 @@ def test_own_folder_runs_the_whole_pipeline(finished):
     assert said.rstrip().endswith(f"report: {out / 'report.html'}")
     assert "256, 24)" in said and "6, 64]" in said
     page = (out / "report.html").read_text()
-    assert page.count("data:audio/wav") > 9 and page.count("data:image/png") > 6 and 'src="http' not in page
+    assert page.count("data:audio/flac") > 9 and page.count("data:image/png") > 6 and 'src="http' not in page
     with open(out / "filter" / "skipped.csv", newline="") as file:
         skipped = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert set(skipped) == {"one/poem.wav", "six/click.wav"} and "too short" in skipped["six/click.wav"]
