@@ -258,11 +258,11 @@ def from_transformers(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     ours["embedding.cls_tokens"] = torch.cat([ours.pop(f"embeddings.{name}_token") for name in ("cls", "distillation")], 1)
     return ours
 
-# %% ../nbs/25_audio_transformer.ipynb #991786b6
+# %% ../nbs/25_audio_transformer.ipynb #991a0002
 AUDIOSET = dict(sampling_rate=16000, num_mel_bins=128, mean=-4.2677393, std=4.5689974, do_normalize=True)  # of its logarithms, by the paper's authors
 BUILT = {"hidden_act": ("gelu",), "problem_type": (None, "single_label_classification", "multi_label_classification")}  # what may stand in config.json
 
-
+# %% ../nbs/25_audio_transformer.ipynb #991786b6
 def build_published(
     config: dict,  # of `ASTForAudioClassification`
     sound: dict,  # of its feature extractor
