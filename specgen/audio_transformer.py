@@ -264,8 +264,7 @@ BUILT = {"hidden_act": ("gelu",), "problem_type": (None, "single_label_classific
 
 # %% ../nbs/25_audio_transformer.ipynb #991786b6
 def build_published(
-    config: dict,  # of `ASTForAudioClassification`
-    sound: dict,  # of its feature extractor
+    config: dict, sound: dict,  # of `ASTForAudioClassification`, and of its feature extractor
     weights: dict[str, torch.Tensor],
 ) -> AST:
     "A network of `transformers`. Raises `KeyError` where a setting or a tensor is missing, `SpecgenError` where they don't fit together."
@@ -282,12 +281,11 @@ def build_published(
         embed_dim=config["hidden_size"], depth=config["num_hidden_layers"], num_heads=config["num_attention_heads"],
         mlp_ratio=config["intermediate_size"] / config["hidden_size"], layer_norm_eps=config["layer_norm_eps"],
     )
-    weights = from_transformers(weights)
+    check_finite(weights := from_transformers(weights))
     check_config(AST, settings, "config.json")
     check_weights(AST, settings, {name: tuple(t.shape) for name, t in weights.items()}, "config.json")
     model = AST(**settings)
     model.load_state_dict(weights)
-    check_finite(weights)
     return model
 
 # %% ../nbs/25_audio_transformer.ipynb #14bcef64
