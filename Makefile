@@ -65,9 +65,10 @@ release-check: $(READY)
 	$(BIN)/python tests/release.py
 
 readme: $(READY)
+	rm -f $(README_DIR)/nbs/images/README_*.png
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --template-file docs/readme.md.j2 --output-dir $(README_DIR) --output README \
 		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
-	awk '/^#\| / {next} /^```/ {open = !open; if (open && $$0 == "```") $$0 = "```python"} {print}' $(README_DIR)/README.md | cat -s > $(README_DIR)/README.tmp
+	sed 's|](\([0-9][^)]*\.ipynb\))|](https://github.com/specgen/specgen/blob/main/nbs/\1)|g' $(README_DIR)/README.md | awk '/^#\| / {next} /^```/ {open = !open; if (open && $$0 == "```") $$0 = "```python"} {print}' | cat -s > $(README_DIR)/README.tmp
 	mv $(README_DIR)/README.tmp $(README_DIR)/README.md
 
 $(READY): settings.ini setup.py constraints.txt

@@ -16,7 +16,7 @@ home = f"https://github.com/{cfg['user']}/{cfg['repo']}"
 def described() -> str:
     "README.md as a package index shows it: pictures and links by their whole address."
     text = (HERE / "README.md").read_text(encoding="utf-8")
-    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{home}/raw/{cfg['branch']}/", text)
+    text = re.sub(r"(!\[[^\]]*\]\(|<img [^>]*src=\")(?!https?:)", rf"\1{home}/raw/{cfg['branch']}/", text)
     return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\1{home}/blob/{cfg['branch']}/", text)
 
 

@@ -10,7 +10,7 @@ source_flow.csv, in place of older rows of the same training. The trainings comp
 `vae` is the standard one: 256 x 64 at 22,050 Hz, every file scaled by its own lowest and highest value, 128 latents, 1e6 MSE + KL, batches of 64, 150 epochs.
 `mixture` has a prior of two Gaussians that start near zero, 256 latents, a posterior with a whole covariance matrix, an independent Bernoulli decoder,
 batches of 16, 15 epochs. Beside them, `ours`: the preset `small`. All learn from FSDD's takes 5 to 49. `words` are cut by energy from
-LibriSpeech: the recordings of strangers. `distance` compares log-mels of a sound with those of the recording, dB.
+LibriSpeech: recordings of unseen speakers. `distance` compares log-mels of a sound with those of the recording, dB.
 
 `flow` is the pipeline's preset `source`: filter and augmentation of FSDD's takes, an autoencoder of 20,000 steps, then a hundred epochs of the U-Net in the
 latents of the autoencoder as it stands, 50 Euler steps; beside recordings, their reconstructions, and the model that ships.
@@ -161,7 +161,7 @@ def scaled(x, model):
 
 
 def vae_rows(name, model, data, listeners, folder):
-    "How a model reconstructs held-out digits and words of strangers, as sounds with zero phase and by phase retrieval; one of each stays in the folder."
+    "How a model reconstructs held-out digits and words of unseen speakers, as sounds with zero phase and by phase retrieval; one of each stays in the folder."
     (x, labels), r, (sounds, evaluator) = data.test.tensors, model.representation, listeners
     given = [resample(w, 16000, r.sample_rate) for w in words()]
     strange = scaled(encode_waveforms(given, replace(r, mean=0.0, std=1.0) if model.span == (0.0, 1.0) else r, model.shape[1], peak=False), model)
@@ -172,7 +172,7 @@ def vae_rows(name, model, data, listeners, folder):
     for way, back in {"zero phase": zero_phase, "phase retrieval": lambda specs, r: r.decode(specs)}.items():
         made, there, here = back(again, r), resample(back(strange_again, r), r.sample_rate, 8000), resample(r.decode(strange), r.sample_rate, 8000)
         heard = sounds.hear(made / made.abs().amax(-1, keepdim=True).clamp(min=1), labels, r.sample_rate)
-        right = {kind: judge.evaluate(heard)["accuracy"] for kind, judge in evaluator.classifiers.items()}
+        right = {kind: classifier.evaluate(heard)["accuracy"] for kind, classifier in evaluator.classifiers.items()}
         rows.append({"model": name, "sound": way, **errors, **right, "words_distance_db": distance(there, here)})
         examples |= {f"digit, {way}": peak_normalize(resample(made[275], r.sample_rate, 8000)), f"word, {way}": peak_normalize(there[1])}
     save_file(examples, folder / "examples.safetensors")
@@ -195,7 +195,7 @@ def vae(args, title):
 
     seconds = for_minutes(folder, args.minutes, work)
     sounds = SoundDataset.prepare(recordings)
-    listeners = sounds, SoundEvaluator.fit(sounds, out=args.judges, progress=False)
+    listeners = sounds, SoundEvaluator.fit(sounds, out=args.classifiers, progress=False)
     model, done, steps = weights_so_far(model, folder)
     cost = costs(done, steps, -(-len(data.train) // preset.training["batch_size"]), seconds)
     rows = [{**row, **cost} for row in vae_rows(title, model, data, listeners, folder)]
@@ -251,7 +251,7 @@ def flow(args):
 def flow_rows(recordings, args, about, models, back, labels):
     "Score recordings, their reconstructions and what the models say, as many of each."
     sounds = SoundDataset.prepare(recordings)
-    evaluator = SoundEvaluator.fit(sounds, out=args.judges, progress=False)
+    evaluator = SoundEvaluator.fit(sounds, out=args.classifiers, progress=False)
     rows, asked = {"recordings": sounds.test, "recordings, the source's autoencoder": sounds.hear(back, labels, 8000)}, torch.arange(len(labels)) % 10
     for name, model in models.items():
         rows[name] = sounds.hear(model.to_audio(model.sample(asked, seed=11)), asked, model.representation.sample_rate)
@@ -271,7 +271,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, default=Path("runs/source"), help="where the trainings are kept")
-    parser.add_argument("--judges", type=Path, default=Path("runs/vae/evaluator_sounds"), help="where the evaluation classifiers of benchmarks/vae.py are")
+    parser.add_argument("--classifiers", type=Path, default=Path("runs/vae/evaluator_sounds"), help="where the evaluation classifiers of benchmarks/vae.py are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs that ignore it

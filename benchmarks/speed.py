@@ -93,7 +93,7 @@ def memory(name):
 
 
 def prepare(who, folder, threads):
-    "Prepare a corpus; print the seconds, and by how many MB the memory's peak rose."
+    "Prepare a dataset; print the seconds, and by how many MB the memory's peak rose."
     os.environ["SPECGEN_CACHE"] = tempfile.mkdtemp(dir=folder.parent)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:threads])

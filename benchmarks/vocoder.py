@@ -108,7 +108,7 @@ def middle(wave, rate):
     return wave[first : first + SECONDS * rate]
 
 
-def corpora(rate):
+def datasets(rate):
     "Name -> waveforms. The published HiFi-GAN learnt LJSpeech's voice; none of the others was learnt by anything here."
     sentences = sorted((DATA / "speech").glob("*.wav"))
     return {
@@ -159,7 +159,7 @@ def ways(vocoder, mels, hifigan=None):
     return rows
 
 
-def judged(waves, made, mels):
+def scored(waves, made, mels):
     "PESQ and STOI at 16 kHz and the log-mel distance, each a list with a number for every clip."
     heard = [[resample(sound, mels.sample_rate, 16000) for sound in pair] for pair in zip(waves, made, strict=True)]
     scores = [speech_scores([real], [sound], 16000) for real, sound in heard]
@@ -180,20 +180,20 @@ def speeds(rows, mels, waves, repeats=3):
 
 
 def voices(names):
-    "Every method on every corpus: rows of results/vocoder_voices.csv."
+    "Every method on every dataset: rows of results/vocoder_voices.csv."
     table, v3 = [], HiFiGAN.from_pretrained(DATA / "hifigan_v3")
     for name in names:
         vocoder = SpectralVocoder.from_pretrained(name)
         mels, known = replace(vocoder.representation, mean=0.0, std=1.0), {*vocoder.voices["speakers"], *vocoder.voices["validation"]}
         assert not known & {speaker(path) for path in librispeech()["test"]}, "a test speaker was trained on"
         rows = ways(vocoder, mels, v3 if mels.sample_rate == v3.representation.sample_rate else None)
-        sets = corpora(mels.sample_rate)
+        sets = datasets(mels.sample_rate)
         speed = speeds(rows, mels, sets["LibriSpeech"][:3])
         for corpus, waves in sets.items():
             for method, (to_audio, model, timed) in rows.items():
                 if not timed and corpus != "LibriSpeech":
                     continue
-                scores = judged(waves, [to_audio(wave, mels.encode(wave)) for wave in waves], mels)
+                scores = scored(waves, [to_audio(wave, mels.encode(wave)) for wave in waves], mels)
                 row = {"corpus": corpus, "sample_rate": mels.sample_rate, "method": method, "clips": len(waves)}
                 row |= {key: round(statistics.mean(values), 4) for key, values in scores.items()} | {"pesq_spread": round(statistics.stdev(scores["pesq"]), 4)}
                 row |= {"speed": round(speed[method], 1) if method in speed else "", "weights": sum(p.numel() for p in model.parameters()) if model else 0}

@@ -1,7 +1,7 @@
 """Folders to push to Kaggle: a notebook and its kernel-metadata.json in each.
 
 `python kaggle/make.py OUT --user NAME` makes one for every notebook, words pick those whose names hold one of them; then `kaggle kernels push -p OUT/03_phase`.
-The corpora that a notebook's slow cells need are attached as Kaggle's datasets, the notebooks that train get a GPU, and the internet is on, since the first
+The datasets that a notebook's slow cells need are attached as Kaggle's datasets, the notebooks that train get a GPU, and the internet is on, since the first
 cell installs what is missing.
 """
 import argparse

@@ -160,6 +160,8 @@ def compare(path: Path, keep: bool) -> dict:
         if keep and wrong.get(cell["id"]):
             new = keep_texts(made[cell["id"]], kept[cell["id"]])
             cell["outputs"] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in new]
+    if keep:
+        shrink(notebook)
     mark(notebook, wrong.keys() if keep else {cell for cell, what in wrong.items() if not what})
     for cell, what in wrong.items():
         if what and not keep and words_of(kept[cell]) != words_of(made[cell]):

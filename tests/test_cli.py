@@ -250,6 +250,7 @@ def test_there_and_back(sounds, tmp_path, capsys):
     told = json.loads("\n".join(does(capsys, "invert", tmp_path / "a.npz", tmp_path / "d.wav", "--json")))
     assert told["trusted"] and told["solved"] == 1.0 and told["wav"].endswith("d.wav")
     assert ".wav, .flac" in fails(capsys, "invert", tmp_path / "a.npz", tmp_path / "d.txt")
+    assert "take.2: features are written as .npz" in fails(capsys, "reassign", tmp_path / "a.wav", tmp_path / "take.2")  # take.1 and take.2 were one take.npz
 
 
 def cut(path: Path, folder: Path | None = None) -> Path:
