@@ -9,6 +9,7 @@ __all__ = ['main']
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
@@ -395,7 +396,8 @@ def invert(
     "Turn a reassigned spectrogram back into its sound, up to one sign."
     from specgen.exact_inverse import invert_file
 
-    result = invert_file(features, wav, progress=sys.stderr.isatty())
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # `result.warning` says the same, in a line
+        result = invert_file(features, wav, progress=sys.stderr.isatty())
     if as_json:
         print_json(dict(wav=str(wav), solved=float(result.solved), residual=float(result.residual), trusted=bool(result.trusted), warning=result.warning))
     else:

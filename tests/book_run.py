@@ -31,12 +31,23 @@ def left_out(code: str, outputs: list[dict]) -> bool:
     return is_slow(code) and any(line.startswith(LEFT_OUT) for output in outputs for line in "".join(output.get("text", "")).splitlines())
 
 
+def without_bars(outputs: list[dict]) -> list[dict]:
+    "Outputs without progress bars, which were for those who waited."
+    kept = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            lines = re.split(r"[\r\n]+", "".join(output["text"]))
+            output = output | {"text": "\n".join(line for line in lines if line.strip() and not re.search(r"\d+%\|", line))}
+        kept += [output] if output.get("text", "bars") else []
+    return kept
+
+
 def keep(path: Path, made: dict) -> str:
     "Put the outputs of a notebook that was run in place of the kept ones, those of cells that were left out aside; what was done, in words."
     notebook, outputs, skipped = load(path), {}, set()
     for cell, code, new in code_cells(made):
         skipped |= {cell} if left_out(code, new) else set()
-        outputs[cell] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in without_widgets(new)]
+        outputs[cell] = [{k: None if k == "execution_count" else v for k, v in output.items()} for output in without_bars(without_widgets(new))]
     for cell in notebook["cells"]:
         if cell["id"] in outputs.keys() - skipped:
             cell["outputs"] = keep_texts(outputs[cell["id"]], cell["outputs"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 100_000_000  # bytes of one file on an index
-PARTS = (r"specgen/core\.py", r"specgen/results/speed\.csv", r"specgen/weights/.+/model\.safetensors", r"specgen/.+\.j2", r"specgen/py\.typed", r".+/NOTICE")  # in the wheel
+PARTS = ("core\\.py", "results/speed\\.csv", "weights/.+/model\\.safetensors", ".+\\.j2", "py\\.typed")  # in the wheel, under specgen
 
 
 def version() -> str:
@@ -68,7 +68,7 @@ def check_contents(files: list[Path]) -> list[str]:
     for path in files:
         names = zipfile.ZipFile(path).namelist() if path.suffix == ".whl" else tarfile.open(path).getnames()
         stray = [name for name in names if re.search(r"(^|/)(tests|nbs|benchmarks|docs)/|\.ipynb$|__pycache__", name)] if path.suffix == ".whl" else []
-        missing = [name for name in PARTS if path.suffix == ".whl" and not any(re.fullmatch(name, one) for one in names)]
+        missing = [name for name in PARTS if path.suffix == ".whl" and not any(re.fullmatch(f"specgen/{name}", one) for one in names)]
         if stray or missing or path.stat().st_size > LARGEST:
             sys.exit(f"{path.name}: {path.stat().st_size:,} bytes; does not belong there: {stray}; missing: {missing}")
         said.append(f"{path.name}: {len(names)} files, {path.stat().st_size / 1e6:.1f} MB")

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -281,6 +283,17 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_what_an_inverse_warns_of_is_told_once(tmp_path, capsys, monkeypatch):
+    def warns(*_, **__):
+        warnings.warn("invert: three stretches", UserWarning, stacklevel=1)
+        return SimpleNamespace(solved=1.0, residual=1e-9, trusted=False, warning="three stretches")
+
+    monkeypatch.setattr("specgen.exact_inverse.invert_file", warns)
+    with warnings.catch_warnings(action="error"):
+        main(["invert", str(tmp_path / "a.npz"), str(tmp_path / "b.wav")])
+    assert capsys.readouterr().err == "specgen: three stretches\n"
+
+
 @pytest.mark.parametrize("words", ["--help", "invert a.npz b.wav"])
 def test_a_reader_that_leaves_is_no_error(words):
     "As in `specgen ... | head -1`."
