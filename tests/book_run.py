@@ -37,7 +37,7 @@ def without_bars(outputs: list[dict]) -> list[dict]:
     for output in outputs:
         if output.get("name") == "stderr":
             lines = re.split(r"[\r\n]+", "".join(output["text"]))
-            output = output | {"text": "\n".join(line for line in lines if line.strip() and not re.search(r"\d+%\|", line))}
+            output = output | {"text": "\n".join(line for line in lines if line.strip() and not re.search(r"\d+% ?\|", line))}
         kept += [output] if output.get("text", "bars") else []
     return kept
 

@@ -224,7 +224,7 @@ def test_what_was_left_out_keeps_its_output_and_claims_no_new_stamp(tmp_path):
 
 
 def test_progress_bars_are_not_kept(tmp_path):
-    bar = {"output_type": "stream", "name": "stderr", "text": ["\rtrain:   0%|      | 0/9\rtrain: 100%|##| 9/9 [00:01]\n"]}
+    bar = {"output_type": "stream", "name": "stderr", "text": ["\rtrain:   0%|      | 0/9\rtrain: 100%|##| 9/9 [00:01]\n", "filter  2% |▌   | 00:00 gone\n"]}
     warning = {"output_type": "stream", "name": "stderr", "text": ["a.wav: left out\n", "\rtrain:   0%|      | 0/9\n"]}
     book_keep.save(path := tmp_path / "99_bars.ipynb", book_of(cell("a", "print(1)")))
     book_run.keep(path, book_of(cell("a", "print(1)", bar, warning, said("1"))))
