@@ -9,15 +9,20 @@ __all__ = ['explore_sound', 'explore_models', 'explore_between']
 import base64
 import html
 import inspect
+import io
 import math
 import os
 import tempfile
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
+import soundfile
 import torch
 from fastcore.basics import patch
 from matplotlib.figure import Figure
@@ -217,11 +222,35 @@ def keep_upload(
 def upload_button() -> widgets.FileUpload:
     return widgets.FileUpload(accept=",".join(sorted(SOUND_SUFFIXES)), multiple=False, description="upload a sound", layout={"width": "max-content"})
 
+# %% ../nbs/34_explorer.ipynb #ea34r001
+def record_button() -> widgets.DOMWidget | None:
+    "A button that records as long as a panel takes; None where the package anywidget (extra `explorer`) is not installed."
+    if not find_spec("anywidget"):
+        return None
+    import anywidget
+    import traitlets
+
+    class Recorder(anywidget.AnyWidget):
+        _esm = (resources.files("specgen") / "recorder.js").read_text(encoding="utf-8")
+        seconds = traitlets.Int(round(LONGEST)).tag(sync=True)
+        samples = traitlets.Bytes().tag(sync=True, from_json=lambda value, _: bytes(value))  # float32, little endian
+        sample_rate = traitlets.Int(RATE).tag(sync=True)
+        problem = traitlets.Unicode().tag(sync=True)
+
+    return Recorder()
+
+
+def as_upload(recorder) -> dict:
+    "What was recorded, as a file of an upload."
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.frombuffer(recorder.samples, "<f4"), recorder.sample_rate, format="WAV", subtype="FLOAT")
+    return {"name": "recording.wav", "content": buffer.getvalue()}
+
 # %% ../nbs/34_explorer.ipynb #ea34p106
-def take_uploads(panel: Panel, upload: widgets.FileUpload, sounds: dict, *choices: widgets.Dropdown):
-    "Let what is uploaded be chosen; the first of the choices takes it at once."
-    def uploaded(change):
-        if not change.new or not (path := panel.attempt(lambda: keep_upload(change.new[0], Path(panel.folder.name)))):
+def take_uploads(panel: Panel, upload: widgets.FileUpload, recorder, sounds: dict, *choices: widgets.Dropdown):
+    "Let what is uploaded or recorded be chosen; the first of the choices takes it at once."
+    def take(file: dict):
+        if not (path := panel.attempt(lambda: keep_upload(file, Path(panel.folder.name)))):
             return
         sounds[path.name] = path
         for choice in choices:
@@ -229,7 +258,10 @@ def take_uploads(panel: Panel, upload: widgets.FileUpload, sounds: dict, *choice
             choice.options, choice.value, panel.quiet = list(sounds), chosen, False
         choices[0].value = path.name
 
-    upload.observe(uploaded, "value")
+    upload.observe(lambda change: change.new and take(change.new[0]), "value")
+    if recorder:
+        recorder.observe(lambda change: change.new and take(as_upload(recorder)), "samples")
+        recorder.observe(lambda change: panel.say(change.new), "problem")
 
 
 @lru_cache(maxsize=4)
@@ -274,15 +306,15 @@ def sound_controls(names: list[str]) -> dict[str, widgets.Widget]:
 
 # %% ../nbs/34_explorer.ipynb #ea34x104
 def explore_sound(
-    recordings: AudioDataset | None = None,  # to choose from, beside made-up sounds and what is uploaded
+    recordings: AudioDataset | None = None,  # to choose from, beside made-up sounds and what is uploaded or recorded
 ) -> widgets.VBox:  # with `controls`, `picture`, `sounds` and `line`, to be read and set by a program too
-    """A panel: choose or upload a sound, set FFT, hop, window and mel bands, see it, and hear what each inverse makes of it. Cut to 4 s and 16 kHz.
+    """A panel: choose, upload or record a sound, set FFT, hop, window and mel bands, see it, and hear what each inverse makes of it. Cut to 4 s and 16 kHz.
 
     What goes wrong is one line in the panel."""
     sounds = {**made_up_sounds(), **(some_recordings(recordings) if recordings else {})}
-    upload, button = upload_button(), widgets.Button(description="turn back into sound", layout={"width": "max-content"})
-    panel = Panel(sound_controls(list(sounds)), upload, button)
-    take_uploads(panel, upload, sounds, panel.controls["sound"])
+    upload, recorder, button = upload_button(), record_button(), widgets.Button(description="turn back into sound", layout={"width": "max-content"})
+    panel = Panel(sound_controls(list(sounds)), upload, *[recorder] * bool(recorder), button)
+    take_uploads(panel, upload, recorder, sounds, panel.controls["sound"])
 
     def chosen() -> tuple[torch.Tensor, Representation]:
         settings = panel.values
@@ -415,10 +447,11 @@ def explore_between(
 ) -> widgets.VBox:  # with `controls`, `picture`, `sounds` and `line`
     "A panel: a slider from one recording to another through the latent space of a model, with picture and sound. What goes wrong is one line in the panel."
     models, sounds, upload = models or {name: None for name in ("specgen/vae-digits", "specgen/flow-digits")}, some_recordings(recordings), upload_button()
+    recorder = record_button()
     start, end = choice("from", list(sounds)), choice("to", list(sounds), value=list(sounds)[-1])
     share = widgets.FloatSlider(max=1.0, step=0.05, value=0.5, description="share of the way", **SLOW)
-    panel = Panel({"model": choice("model", list(models)), "start": start, "end": end, "share": share}, upload)
-    take_uploads(panel, upload, sounds, start, end)
+    panel = Panel({"model": choice("model", list(models)), "start": start, "end": end, "share": share}, upload, *[recorder] * bool(recorder))
+    take_uploads(panel, upload, recorder, sounds, start, end)
 
     def draw():
         values = panel.values

@@ -32,11 +32,11 @@ def left_out(code: str, outputs: list[dict]) -> bool:
 
 
 def without_bars(outputs: list[dict]) -> list[dict]:
-    "Outputs without progress bars, which were for those who waited."
+    "Outputs without progress bars, which were for those who waited, and without this machine's folder in warnings."
     kept = []
     for output in outputs:
         if output.get("name") == "stderr":
-            lines = re.split(r"[\r\n]+", "".join(output["text"]))
+            lines = re.split(r"[\r\n]+", "".join(output["text"]).replace(f"{ROOT}/", ""))
             output = output | {"text": "\n".join(line for line in lines if line.strip() and not re.search(r"\d+% ?\|", line))}
         kept += [output] if output.get("text", "bars") else []
     return kept

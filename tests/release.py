@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 100_000_000  # bytes of one file on an index
-PARTS = ("core\\.py", "results/speed\\.csv", "weights/.+/model\\.safetensors", ".+\\.j2", "py\\.typed")  # in the wheel, under specgen
+PARTS = ("core\\.py", "results/speed\\.csv", "weights/.+/model\\.safetensors", ".+\\.j2", "recorder\\.js", "py\\.typed")  # in the wheel, under specgen
 
 
 def version() -> str:

@@ -6,9 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 import pytest
 import torch
 
+from specgen import explorer
 from specgen.audio import demo_voice, write_audio
 from specgen.core import SpecgenError
 from specgen.datasets import load_recordings
@@ -184,3 +186,19 @@ def test_a_recording_too_long_for_the_model_is_one_line(words, tmp_path):
 def test_an_error_of_ours_is_one_line_too(panel):
     panel.attempt(lambda: 1 / 0, panel.picture)
     assert line(panel) == "ZeroDivisionError: division by zero" and not panel.picture.value
+
+
+def test_what_is_recorded_is_chosen_at_once():
+    pytest.importorskip("anywidget")
+    panel = explore_sound()
+    recorder = next(w for w in panel.children[0].children if hasattr(w, "samples"))
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+    recorder.set_state({"samples": memoryview(tone.astype("<f4").tobytes()), "sample_rate": 48_000})  # as a browser's message does
+    assert panel.controls["sound"].value == "recording.wav" and "recording.wav" in panel.picture.value and "<audio" in panel.sounds.value
+    recorder.problem = "no recording: Permission denied"
+    assert panel.said == "no recording: Permission denied"
+
+
+def test_without_the_package_there_is_no_recorder(monkeypatch):
+    monkeypatch.setattr(explorer, "find_spec", lambda name: None)
+    assert not any(hasattr(w, "samples") for w in explore_sound().children[0].children)

@@ -149,6 +149,8 @@ def lab(names: list[str], data: bool = False):
         stack.enter_context(started([sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--IdentityProvider.token=", "--allow-root",
                                      "--ServerApp.disable_check_xsrf=True", f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"], env=env))
         stack.enter_context(started([CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0",
+                                     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",  # a microphone that beeps
+                                     "--autoplay-policy=no-user-gesture-required",
                                      f"--user-data-dir={place / 'chromium'}", "--window-size=1300,1000", "about:blank"]))
         debugging = patiently(lambda: int((place / "chromium" / "DevToolsActivePort").read_text().split()[0]))
         patiently(lambda: urllib.request.urlopen(address, timeout=10).close())
@@ -166,7 +168,7 @@ def counted(cells: list) -> dict[str, int]:
 def explore(page: Page, name: str, shots: Path | None = None) -> list[str]:
     """The explorer's first panel, steered by keys: what is wrong with it.
 
-    A slider is moved, and another picture has to come; then the FFT size and hop of the exact inverse, and five players have to play."""
+    A slider is moved, and another picture has to come; then the FFT size and hop of the exact inverse, and five players have to play; then it records."""
     if not page.wait(f"{PANEL}?.naturalWidth > 0", 60):
         return ["no panel with a picture"]
 
@@ -189,6 +191,9 @@ def explore(page: Page, name: str, shots: Path | None = None) -> list[str]:
     players = PLAYERS.replace("document", IN_PANEL).replace(".jp-OutputArea ", "")
     heard = page.wait(f"{IN_PANEL}.querySelectorAll('audio').length == 5", 120) and page.value(players)
     keep("after")
+    page.value(f"[...{IN_PANEL}.querySelectorAll('button')].find(b => b.textContent.startsWith('record ')).click()")
+    wrong += [] if page.wait(f"{PANEL}?.alt.includes('recording.wav')", 60) else ["no picture of what was recorded"]
+    keep("recorded")
     return wrong if heard == [5, 5] else [*wrong, f"players of the inverses: {heard}"]
 
 
