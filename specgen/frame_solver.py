@@ -128,7 +128,7 @@ def check_shapes(freqs, times, mags, framing: Framing) -> None:
         raise SpecgenError(f"features: shapes {freqs.shape}, {times.shape}, {mags.shape}; give three arrays (bins, frames), one sound at a time")
     if mags.shape[0] != n_fft // 2 + 1 or mags.shape[1] < 1:
         raise SpecgenError(f"features: {mags.shape[0]} bins, {mags.shape[1]} frames; n_fft {n_fft} has {n_fft // 2 + 1} bins: check n_fft")
-    if not ((mags >= 0) & (mags < 1e100)).all():
+    if not ((mags >= 0) & (mags < np.float64(1e100))).all():
         raise SpecgenError("magnitudes: negative, NaN or beyond 1e100; give what reassigned_spectrogram returned, without decibels or normalisation")
     if not np.isfinite(freqs).any() or not np.isfinite(times).any():
         raise SpecgenError("features: all frequencies or times are NaN, so every bin is masked; compute them with a smaller ref_power")

@@ -1,4 +1,5 @@
 "One frame's equations: true samples fulfil them, derivatives are those of the residuals, groups come back from the features alone."
+import warnings
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from specgen.core import SpecgenError
 from specgen.frame_solver import (
-    add_gradient, add_gram, factorize, frame_tables, levenberg_marquardt, make_equations,
+    add_gradient, add_gram, check_shapes, factorize, frame_tables, levenberg_marquardt, make_equations,
     mse_up_to_sign, pghi_init, residuals, solve_group, spectra, substitute,
 )
 from specgen.reassignment import Framing, reassigned_spectrogram, synthetic_voice
@@ -111,3 +112,12 @@ def test_window_of_zeros():
 def test_better_sign():
     x = np.array([1.0, -2.0, 3.0])
     assert mse_up_to_sign(-x, x) == mse_up_to_sign(torch.tensor(x), x) == 0 and mse_up_to_sign(x[:2], x + 1) == 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_features_of_any_precision_are_checked_without_a_warning(kind):
+    features = np.ones((41, 3), kind)
+    with warnings.catch_warnings(action="error"):
+        check_shapes(features, features, features, Framing(16000, 80, 20, 80, "hamming", False))
+        with pytest.raises(SpecgenError, match="beyond 1e100"):
+            check_shapes(features, features, -features, Framing(16000, 80, 20, 80, "hamming", False))
