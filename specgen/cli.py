@@ -6,6 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/33_cli.ipynb #66a28a8f
+import atexit
 import os
 import re
 import sys
@@ -410,6 +411,15 @@ def at_home(argv: list[str]) -> list[str]:
     "Arguments with the home folder for `~` where a path starts with it."
     return [re.sub("(?<==)~(?=/|$)|^~(?=/)", lambda _: os.path.expanduser("~"), word, count=1) for word in argv]
 
+# %% ../nbs/33_cli.ipynb #33e00001
+def end_quietly() -> None:
+    "Where several processes ran together: end this one as Python does, but before a thread of torch can abort it."
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(0)
+
 # %% ../nbs/33_cli.ipynb #a3f8b89d
 def main(
     argv: list[str] | None = None,  # arguments; None = those of the process
@@ -435,6 +445,7 @@ def main(
         typer.echo("stopped; the same command continues from here", err=True)
     if code:
         sys.exit(code)
+    end_quietly()
 
 # %% ../nbs/33_cli.ipynb #a560e612
 #| eval: false

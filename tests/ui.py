@@ -140,6 +140,7 @@ def lab(names: list[str], data: bool = False):
             path.write_text(json.dumps(settings))
         env = {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_DATA_DIR": str(place / "jupyter"), "JUPYTER_CONFIG_DIR": str(place / "config"),
                "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(place / "workspaces")}
+        env.pop("MPLBACKEND", None)  # a kernel draws into its notebook
         if not data:
             env.pop("SPECGEN_DATA", None)
             env["SPECGEN_CACHE"] = str(place / "cache")
