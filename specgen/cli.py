@@ -443,9 +443,7 @@ def main(
         code = typer.echo(f"specgen: {said}", err=True) or 2
     if code == 130:
         typer.echo("stopped; the same command continues from here", err=True)
-    if code:
-        sys.exit(code)
-    end_quietly()
+    sys.exit(code) if code else end_quietly()
 
 # %% ../nbs/33_cli.ipynb #a560e612
 #| eval: false
