@@ -34,7 +34,7 @@ setup(
     url=home,
     project_urls={"Source": home, "Issues": f"{home}/issues", "Notebooks": f"{home}/tree/{cfg['branch']}/{cfg['nbs_path']}"},
     packages=find_packages(include=["specgen", "specgen.*"]),
-    package_data={"specgen": ["weights/*/*", "*.j2", "*.js", "results/*", "py.typed"]},
+    package_data={"specgen": ["weights/*/*", "speech/*", "*.j2", "*.js", "results/*", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -279,6 +279,9 @@ def some_recordings(recordings: AudioDataset) -> dict[str, Path]:
     return chosen
 
 
+SENTENCE = Path(str(resources.files("specgen"))) / "speech" / "LJ006-0114.wav"  # of LJ Speech, public domain
+
+
 def made_up_sounds() -> dict[str, torch.Tensor]:
     "A voice with two clicks; a tone that is crossed by another."
     t = torch.arange(RATE) / RATE
@@ -311,7 +314,7 @@ def explore_sound(
     """A panel: choose, upload or record a sound, set FFT, hop, window and mel bands, see it, and hear what each inverse makes of it. Cut to 4 s and 16 kHz.
 
     What goes wrong is one line in the panel."""
-    sounds = {**made_up_sounds(), **(some_recordings(recordings) if recordings else {})}
+    sounds = {**made_up_sounds(), "a sentence": SENTENCE, **(some_recordings(recordings) if recordings else {})}
     upload, recorder, button = upload_button(), record_button(), widgets.Button(description="turn back into sound", layout={"width": "max-content"})
     panel = Panel(sound_controls(list(sounds)), upload, *[recorder] * bool(recorder), button)
     take_uploads(panel, upload, recorder, sounds, panel.controls["sound"])

@@ -376,7 +376,7 @@ class WaveformDataset(torch.utils.data.Dataset):
     waveforms: list[torch.Tensor]  # each (samples,), at the representation's sample rate
     representation: LogMel  # with the statistics of the training clips
     is_test: torch.Tensor | None = None  # (N,) bool; None = nothing is held out
-    voices: dict | None = None  # corpus and speakers of the training recordings; None = not known
+    voices: dict | None = None  # dataset and speakers of the training recordings; None = not known
 
     def __post_init__(self):
         self.waveforms = [as_values(waveform, "waveforms") for waveform in self.waveforms]
@@ -407,7 +407,7 @@ class Vocoder(Model):
     def __init__(
         self,
         representation: dict,  # of `Representation.to_dict`
-        voices: dict | None = None,  # corpus and speakers that it was trained on; kept in config.json
+        voices: dict | None = None,  # dataset and speakers that it was trained on; kept in config.json
     ):
         super().__init__()
         self.voices = voices

@@ -38,13 +38,16 @@ def runs_folder(
 def data_folder(
     name: str,  # 'fsdd', 'esc50', 'speech', 'librispeech', ...
 ) -> Path | None:
-    "A dataset or a folder of recordings, where `load_recordings` would look, without any download. None when it is nowhere."
+    """A dataset or a folder of recordings, where `load_recordings` would look, without any download. None when it is nowhere.
+
+    The package brings one sentence along, of LJ Speech (K. Ito and L. Johnson, public domain): `speech` where there is no other folder of that name.
+    """
     named = name in ARCHIVES or name in KAGGLE
     for place in places().values():
         folders = [find_dataset(name, place)] if named else [p for deep in ("", "*/", "datasets/*/") for p in place.glob(deep + name) if p.is_dir()]
         if folders and folders[0]:
             return folders[0]
-    return None
+    return Path(__file__).parent / "speech" if name == "speech" else None
 
 # %% ../nbs/08a_notebook.ipynb #08a00016
 EXTRAS = {"espeakng_loader": "digits", "pesq": "vocoder", "pystoi": "vocoder"}  # packages, and the extras that bring them

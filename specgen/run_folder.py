@@ -40,6 +40,14 @@ def fingerprint(content) -> str:
     return sha256(json.dumps(content, sort_keys=True, default=described).encode()).hexdigest()[:16]
 
 # %% ../nbs/00a_run_folder.ipynb #c000002c
+def outline(part) -> str:
+    "A syntax tree as text, the same in every version of Python: fields without content, which only some versions have, are left out."
+    if isinstance(part, ast.AST):
+        fields = [f"{name}={outline(value)}" for name, value in ast.iter_fields(part) if value is not None and value != []]
+        return f"{type(part).__name__}({', '.join(fields)})"
+    return f"[{', '.join(map(outline, part))}]" if isinstance(part, list) else repr(part)
+
+
 def bare_code(function) -> str:
     "A function's code without what changes no result; of one whose source is nowhere, its byte code."
     try:
@@ -53,7 +61,7 @@ def bare_code(function) -> str:
                 setattr(node, name, None)
         if isinstance(body := getattr(node, "body", None), list):  # docstrings
             node.body = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
-    return ast.dump(tree)
+    return outline(tree)
 
 # %% ../nbs/00a_run_folder.ipynb #c000002d
 INDIFFERENT = ("specgen.core", "specgen.run_folder", "specgen.plot")  # what only writes, draws or speaks

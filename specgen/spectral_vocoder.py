@@ -97,7 +97,7 @@ class SpectralVocoder(Vocoder):
         blocks: int = 3,
         kernel: int = 7,  # frames that a block sees
         refinements: int = 1,  # times that the sound is compared with the mels
-        voices: dict | None = None,  # corpus and speakers that it was trained on
+        voices: dict | None = None,  # dataset and speakers that it was trained on
     ):
         super().__init__(representation, voices)
         self.refinements, n_mels, n_bins = refinements, self.representation.n_mels, self.representation.n_fft // 2 + 1

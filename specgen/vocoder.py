@@ -262,7 +262,7 @@ class HiFiGAN(Vocoder):
     def __init__(
         self,
         representation: dict,  # of `Representation.to_dict`: the mels
-        voices: dict | None = None,  # corpus and speakers that it was trained on; None = not known
+        voices: dict | None = None,  # dataset and speakers that it was trained on; None = not known
         **sizes,  # fields of `HiFiGANConfig`: upsample_initial_channel, upsample_rates, ... as in published config.json files
     ):
         super().__init__(representation, voices)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 100_000_000  # bytes of one file on an index
-PARTS = ("core\\.py", "results/speed\\.csv", "weights/.+/model\\.safetensors", ".+\\.j2", "recorder\\.js", "py\\.typed")  # in the wheel, under specgen
+# what the wheel holds under specgen
+PARTS = ("core\\.py", "results/speed\\.csv", "weights/.+/model\\.safetensors", "speech/.+\\.wav", ".+\\.j2", "recorder\\.js", "py\\.typed")
 
 
 def version() -> str:

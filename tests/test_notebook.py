@@ -14,6 +14,7 @@ from figures import NOTEBOOKS, ROOT
 from IPython.core.interactiveshell import InteractiveShell
 
 import specgen.notebook as notebook
+from specgen.audio import read_audio
 from specgen.notebook import data_folder, needs, results_file, runs_folder
 
 sys.path.append(str(ROOT / "kaggle"))
@@ -74,6 +75,13 @@ def test_folders_are_found_as_kaggle_mounts_them(monkeypatch, tmp_path, below):
     monkeypatch.setenv("SPECGEN_DATA", str(tmp_path))
     (tmp_path / below).mkdir(parents=True)
     assert data_folder("speech") == tmp_path / below and data_folder("no_such_corpus") is None
+
+
+def test_one_sentence_is_there_for_everybody(monkeypatch, tmp_path):
+    monkeypatch.delenv("SPECGEN_DATA", raising=False)
+    monkeypatch.setenv("SPECGEN_CACHE", str(tmp_path))
+    sentence, rate = read_audio(next(data_folder("speech").glob("LJ*.wav")), check=True)
+    assert 5 < len(sentence) / rate < 6 and notebook.needs("speech")
 
 
 def test_runs_lie_in_the_repository_or_in_the_working_directory(monkeypatch, tmp_path):

@@ -40,7 +40,8 @@ def metadata(wheel: dict[str, str]):
 def test_the_source_distribution_holds_what_a_build_reads(built):
     with tarfile.open(built[".gz"]) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    assert {"setup.py", "settings.ini", "README.md", "LICENSE", "NOTICE", "specgen/py.typed", "specgen/weights/flow-digits/model.safetensors"} <= names
+    assert {"setup.py", "settings.ini", "README.md", "LICENSE", "NOTICE", "specgen/py.typed",
+            "specgen/weights/flow-digits/model.safetensors", "specgen/speech/LJ006-0114.wav"} <= names
 
 
 def test_the_wheel_holds_the_library_and_nothing_else(wheel):
@@ -48,6 +49,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     assert {f"specgen/{name}.py" for name in (*NUMBER, "__init__", "__main__", "_modidx")} | {"specgen/py.typed", "specgen/report.html.j2"} <= own
     assert {name.split("/")[2] for name in own if name.startswith("specgen/weights/")} == set(WEIGHTS)
     assert all(f"specgen/weights/{name}/{part}" in own for name in WEIGHTS for part in ("README.md", "model.safetensors"))
+    assert {"specgen/speech/LJ006-0114.wav", "specgen/speech/README.md"} <= own
     assert all(name.startswith("specgen/") for name in own) and not [name for name in own if "__pycache__" in name or name.endswith(".ipynb")]
 
 
