@@ -194,6 +194,15 @@ def test_code_called_and_constants_change_the_digest(tmp_path, monkeypatch, chan
     assert digests(tmp_path, monkeypatch, **change) != digests(tmp_path, monkeypatch)
 
 
+def test_a_digest_is_the_same_in_every_version_of_python():
+    "A run that was begun under one version goes on under another: the digest is that of every version, not of the one that runs."
+    def spread(values, by=lambda x: None, *rest, **more):
+        for k, v in enumerate(values):
+            yield f"{k:03d} {v!r}", [x for x in rest if x is not None], {**more, "by": by}, values[1:, ::2]
+
+    assert code_digest(spread) == "eddbf03771fa1aa2"
+
+
 def test_digests_of_patched_partial_and_wrapped_functions():
     from fastcore.basics import patch
 

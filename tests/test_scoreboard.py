@@ -1,5 +1,6 @@
 "Every generator in one table: who is asked for what, means and ranks, a run that goes on, a page."
 import math
+from functools import partialmethod
 
 import pytest
 import torch
@@ -83,6 +84,7 @@ def as_model(fake):
 
 def test_the_sources_network_has_the_sources_size(words, tmp_path, monkeypatch):
     monkeypatch.setattr(scoreboard, "augment_dataset", lambda dataset: dataset)
+    monkeypatch.setattr(scoreboard.DigitGenerator, "sample", partialmethod(scoreboard.DigitGenerator.sample, steps=2))
     task = Task(load_recordings(words), dict(by="official"), "quick", 0, dict(device="cpu", precision="fp32", progress=False))
     (name, row), = scoreboard.unet_rows(task, tmp_path).items()
     sounds = row.draw(torch.tensor([0, 2]), 0)
