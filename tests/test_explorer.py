@@ -64,6 +64,12 @@ def test_every_knob_of_the_sound_changes_the_picture(panel):
         assert not line(panel), knob
 
 
+def test_a_spoken_sentence_is_there_without_any_recordings():
+    panel = explore_sound()
+    before, panel.controls["sound"].value = panel.picture.value, "a sentence"
+    assert panel.picture.value != before and "a sentence" in panel.sounds.value and not line(panel)
+
+
 def test_a_click_brings_the_inverses(panel):
     panel.controls["sound"].value = "low: 0"
     before = panel.sounds.value
