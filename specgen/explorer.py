@@ -25,6 +25,7 @@ import numpy as np
 import soundfile
 import torch
 from fastcore.basics import patch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 # %% ../nbs/34_explorer.ipynb #ea34im02
@@ -38,7 +39,7 @@ from .levels import for_listening
 from .models import Model
 from .phase import phase_retrieval, spectral_convergence
 from .pipeline import DigitGenerator
-from .plot import draw_spec, figure_png, players, show_specs, subplots
+from .plot import STYLE, decibel_bar, draw_spec, figure_png, players, show_specs, subplots
 from .reassignment import reassigned_spectrogram
 from .saved import shipped_models
 from .spectrogram import LogMel, LogSTFT, Representation
@@ -86,18 +87,20 @@ def reassigned_image(
 DEPTH = 80 * math.log(10) / 20  # 80 dB, as a difference of natural logarithms
 
 
+@rc_context(STYLE)
 def draw_sound(
     sound: torch.Tensor,  # (samples,)
     r: Representation,
 ) -> Figure:
     "The spectrogram of a sound beside its reassigned spectrogram, 80 dB of each. Raises `SpecgenError` for one too large."
     check_size(sound, r)
-    fig, axes = subplots(1, 2, figsize=(9.5, 2.8))
+    fig, axes = subplots(1, 2, figsize=(10, 2.8))
     drawn = {f"{type(r).__name__}, {r.n_fft} samples every {r.hop_length}": (r.encode(sound), r), "reassigned": reassigned_image(sound, r)}
     for ax, (title, (spec, axis)) in zip(axes, drawn.items(), strict=True):
         top = spec.max().item()
         draw_spec(ax, spec.numpy(), axis, cmap="magma", vmin=top - DEPTH, vmax=top)
         ax.set(title=title, xlabel="seconds", ylabel="hertz")
+        decibel_bar(fig, [ax], axis, top - DEPTH, top, "magma")
     return fig
 
 # %% ../nbs/34_explorer.ipynb #ea34b102
