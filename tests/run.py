@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
 BIN = Path(sys.executable).parent
-LONG = tuple("test_exact_inverse test_pipeline test_notebook 22_ test_training 31_ 20_ 15_ test_devices test_gan 32_ 28_ 19_ 13_".split())  # first, each alone
+LONG = tuple("test_exact_inverse test_pipeline test_notebook 22_ test_training 31_ 20_ 15_ test_devices test_gan 32_ 19_ 13_".split())  # first, each alone
 TOGETHER = 6  # other files of tests, and other notebooks, that share a process, whose start takes as long as many a file
 
 

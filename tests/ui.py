@@ -22,7 +22,7 @@ from pathlib import Path
 import websocket
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("00_core", "01_audio", "08a_notebook", "26_reassignment")
+QUICK = ("00_core", "01_audio", "08a_notebook", "24_spectral_vocoder")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SETTINGS = {  # all cells are drawn, and no news asked for
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
