@@ -171,7 +171,7 @@ def untrained(n_classes):
     return model
 
 
-@pytest.mark.parametrize("n_classes", [2, 300])
+@pytest.mark.parametrize("n_classes", [2, 1000])
 def test_scores_and_report_of_any_number_of_classes(n_classes, tmp_path, monkeypatch):
     monkeypatch.setitem(pipeline.PIPELINE_PRESETS, "quick", pipeline.PIPELINE_PRESETS["quick"].changed(training=dict(n_samples=7)))
     dataset, model, evaluator, plan = spoken(n_classes), untrained(n_classes), fake_evaluator(n_classes=min(n_classes, 256)), Plan("quick", 0, False)
